@@ -1,0 +1,302 @@
+"""Policies: one YAML file, resolved through one parent, validated into one frozen object whose hash names it.
+
+    policy = load("default")                       # a preset of policies/
+    policy = load("our-hospital.yaml")             # a file that may say `extends: hipaa-safe-harbor`
+    policy.privacy.epsilon, policy.digest
+
+Every choice that changes what is promised stands in the policy; command-line flags only override `data` columns and the base
+model, and the override becomes part of the resolved policy and of its digest.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pipeline.errors import PolicyError
+from pipeline.folders import digest
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Section(BaseModel):
+    """Base of the policy's sections: frozen, and a key that is not listed is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(Section):
+    """How records are read, grouped into people and split."""
+
+    text_column: str = "text"
+    prompt_column: str = "prompt"
+    completion_column: str = "completion"
+    messages_column: str = "messages"
+    id_column: str = "id"
+    unit_column: str = "unit"
+    unit_pattern: str | None = Field(None, description="regular expression; its first match in the unit column is the unit")
+    limit: int | None = Field(None, ge=1, description="read at most this many records")
+    held_out: float = Field(0.1, gt=0, le=0.5, description="share of the units kept out of training, for the audit")
+    max_tokens: int = Field(128, ge=8, description="tokens of a record that are trained on")
+    overlong: Literal["cut", "refuse"] = Field("cut", description="what to do with records over max_tokens")
+
+    @field_validator("unit_pattern")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                re.compile(value)
+            except re.error as error:
+                raise ValueError(f"is not a regular expression ({error})") from error
+        return value
+
+
+class Scrub(Section):
+    """What counts as personal data and what stands in its place."""
+
+    detector: Literal["default"] = "default"
+    language: Literal["en"] = "en"
+    entities: tuple[str, ...] = Field(min_length=1, description="Presidio entity types to replace")
+    minimum_score: float = Field(0.35, ge=0, le=1)
+    operator: Literal["placeholder", "redact", "mask"] = "placeholder"
+    allow: tuple[str, ...] = Field((), description="words that are never replaced")
+    probes: int = Field(240, ge=0, description="known personal values planted before scrubbing, to measure recall")
+
+
+class Canaries(Section):
+    """Random secrets planted after scrubbing, each in or out of training by its own fair coin."""
+
+    count: int = Field(256, ge=16, le=4096)
+    prefix_tokens: int = Field(8, ge=1, le=32)
+    secret_tokens: int = Field(3, ge=2, le=4)
+    alphabet: int = Field(48, ge=8, le=128, description="candidate tokens for each position of the secret")
+    guesses: int = Field(128, ge=2, description="guesses of the one-run audit, fixed before training: half in, half out")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Canaries:
+        if self.guesses > self.count:
+            raise ValueError(f"guesses ({self.guesses}) cannot exceed count ({self.count})")
+        if self.alphabet**self.secret_tokens < 100_000:
+            raise ValueError("alphabet ** secret_tokens must be at least 100000, or exposure cannot reach its cutoff")
+        return self
+
+
+class Lifetime(Section):
+    """The lifetime budget of the people in the data, kept in the ledger across runs."""
+
+    budget: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    epsilon: float = Field(gt=0)
+    delta: float = Field(gt=0, lt=1e-3)
+    on_exhausted: Literal["refuse"] = "refuse"
+
+
+class Privacy(Section):
+    """The differential-privacy promise of one run."""
+
+    epsilon: float = Field(gt=0, le=50)
+    delta: float | Literal["auto"] = Field("auto", description="a probability below 1/n, or auto: 1/n^1.1")
+    unit: Literal["record", "person"] = Field(description="what is protected: one record, or all records of a person")
+    records_per_unit: int = Field(16, ge=1, description="records of a person that may contribute to one step")
+    lifetime: Lifetime
+
+    @field_validator("delta")
+    @classmethod
+    def _small(cls, value: float | str) -> float | str:
+        if not isinstance(value, str) and not 0 < value < 1e-3:
+            raise ValueError("must lie between 0 and 0.001, or be auto")
+        return value
+
+
+class Lora(Section):
+    """Which weights are trained."""
+
+    rank: int = Field(8, ge=1, le=256)
+    alpha: float = Field(16, gt=0)
+    layers: Literal["all", "top_half"] | Annotated[int, Field(ge=1)] = "all"
+
+
+class Train(Section):
+    """DP-SGD: the schedule and the optimizer."""
+
+    lora: Lora = Lora()
+    expected_batch: int = Field(ge=1, description="expected number of units in a step (Poisson sampling)")
+    steps: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    clipping_norm: float = Field(gt=0)
+    microbatch_tokens: int = Field(4096, ge=64, description="tokens held in memory at once; does not change the result")
+    seed: int = Field(0, ge=0, description="seeds LoRA's initialisation only; noise and sampling are never seeded from it")
+
+
+class Audit(Section):
+    """How hard the release candidate is attacked."""
+
+    alpha: Share = Field(0.05, description="error probability of each bound")
+    membership_records: int = Field(500, ge=50, description="members, and as many non-members, that are attacked")
+    utility_records: int = Field(400, ge=20, description="held-out records on which perplexity is measured")
+    exposure_canaries: int = Field(128, ge=8, description="canaries whose exact rank is computed, planted ones and controls")
+
+
+class Gate(Section):
+    """One rule of the verdict: a figure of the evidence, or a bound of it, against a limit."""
+
+    figure: str
+    judge: Literal["value", "low", "high"] = "value"
+    at_most: float | None = None
+    at_least: float | None = None
+    why: str = Field(min_length=8)
+    owner: str = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Gate:
+        if (self.at_most is None) == (self.at_least is None):
+            raise ValueError("needs exactly one of at_most and at_least")
+        return self
+
+
+class Release(Section):
+    """Who must say yes."""
+
+    approval: Literal["none", "required"] = "none"
+
+
+class Policy(Section):
+    """A resolved policy. `digest` is the SHA-256 of its canonical JSON and names it in ledger, report and caches."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    description: str = Field(min_length=8)
+    model: str = Field("nano", description="base model: a name of `hushtune models list`, or a Hugging Face folder")
+    data: Data = Data()
+    scrub: Scrub
+    canaries: Canaries = Canaries()
+    privacy: Privacy
+    train: Train
+    audit: Audit = Audit()
+    gates: dict[str, Gate] = Field(min_length=1)
+    release: Release = Release()
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the resolved policy."""
+        return digest(self.model_dump(mode="json"))
+
+    def override(self, **changes: Any) -> Policy:
+        """A copy with some keys replaced, named by dotted path with `__` (`data__text_column="body"`); None changes nothing.
+
+        Raises:
+            PolicyError: a value is out of range.
+        """
+        content = self.model_dump(mode="json")
+        for path, value in changes.items():
+            if value is None:
+                continue
+            *parents, key = path.split("__")
+            section = content
+            for parent in parents:
+                section = section[parent]
+            section[key] = value
+        return _validate(content, f"policy {self.name} with the flags given")
+
+
+def presets() -> list[str]:
+    """Names of the policies that ship with hushtune."""
+    return sorted(path.name.removesuffix(".yaml") for path in _shipped().iterdir() if path.name.endswith(".yaml"))
+
+
+def load(name: str | Path) -> Policy:
+    """Read a preset by name or a policy file by path, resolve `extends`, and validate.
+
+    Raises:
+        PolicyError: the policy or its parent is missing, is not YAML, has an unknown key or a value out of range, or extends
+            itself.
+    """
+    content = _resolve(str(name), ())
+    return _validate(content, f"policy {name}")
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of a policy file: every key of `Policy`, all optional, and `extends`."""
+    content = Policy.model_json_schema()
+    content["properties"]["extends"] = {"type": "string", "description": "name or path of the one parent policy"}
+    for section in [content, *content["$defs"].values()]:
+        section.pop("required", None)  # a child states only what it changes
+    content["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    content["title"] = "hushtune policy"
+    return content
+
+
+def _shipped() -> Path:
+    return Path(str(files("policies")))
+
+
+def _resolve(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    path = _locate(name, seen)
+    if str(path) in seen:
+        raise PolicyError(f"Policy {path} extends itself: remove one `extends`.")
+    content = _parse(path)
+    parent = content.pop("extends", None)
+    if parent is None:
+        return content
+    if not isinstance(parent, str):
+        raise PolicyError(f"Policy {path}: `extends` must be the name or path of one policy.")
+    beside = path.parent / parent
+    reference = str(beside) if parent.endswith((".yaml", ".yml")) and beside.is_file() else parent
+    return _merge(_resolve(reference, (*seen, str(path))), content)
+
+
+def _locate(name: str, seen: tuple[str, ...]) -> Path:
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or "/" in name:
+        if not path.is_file():
+            raise PolicyError(f"Policy file {name} does not exist: give a path that does, or one of {', '.join(presets())}.")
+        return path.resolve()
+    if name not in presets():
+        where = f" (extended by {seen[-1]})" if seen else ""
+        raise PolicyError(f"There is no policy named {name}{where}: choose one of {', '.join(presets())}, or give a .yaml path.")
+    return _shipped() / f"{name}.yaml"
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" (line {mark.line + 1})" if mark else ""
+        raise PolicyError(f"Policy file {path} is not valid YAML{line}: mend it and try again.") from error
+    if not isinstance(content, dict):
+        raise PolicyError(f"Policy file {path} must hold keys and values, such as `extends: default`.")
+    return content
+
+
+def _merge(parent: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(parent)
+    for key, value in child.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _validate(content: dict[str, Any], where: str) -> Policy:
+    try:
+        return Policy.model_validate_json(json.dumps(content))
+    except (TypeError, ValueError) as error:
+        if not isinstance(error, ValidationError):
+            raise PolicyError(f"In {where}, a value is of a kind that YAML allows and a policy does not.") from error
+        raise PolicyError(_sentence(error, where)) from error
+
+
+def _sentence(error: ValidationError, where: str) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "the policy"
+    if first["type"] == "extra_forbidden":
+        return f"In {where}, the key {key} is unknown: remove it, or see `hushtune policy schema` for the keys there are."
+    if first["type"] == "missing":
+        return f"In {where}, the key {key} is missing: add it, or extend a policy that has it."
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"In {where}, {key} {message} (it is {first['input']!r})."
