@@ -26,7 +26,8 @@ class Value(BaseModel):
 class Progress(Protocol):
     """What a stage calls while it works: `done` of `total` units of work, and figures worth showing (ε so far, say)."""
 
-    def __call__(self, done: int, total: int, **figures: float | int | str) -> None: ...
+    def __call__(self, done: int, total: int, **figures: float | int | str) -> None:  # noqa: D102 - see the class
+        ...
 
 
 def silent(done: int, total: int, **figures: float | int | str) -> None:

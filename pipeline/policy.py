@@ -258,7 +258,9 @@ def _locate(name: str, seen: tuple[str, ...]) -> Path:
         return path.resolve()
     if name not in presets():
         where = f" (extended by {seen[-1]})" if seen else ""
-        raise PolicyError(f"There is no policy named {name}{where}: choose one of {', '.join(presets())}, or give a .yaml path.")
+        raise PolicyError(
+            f"There is no policy named {name}{where}: choose one of {', '.join(presets())}, or give a .yaml path."
+        )
     return _shipped() / f"{name}.yaml"
 
 

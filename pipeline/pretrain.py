@@ -19,12 +19,15 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging as hf_logging
 
 from pipeline import wikitext
 from pipeline.errors import InputError
 
 END = "<|endoftext|>"
 PAD = "<|pad|>"
+hf_logging.disable_progress_bar()
+_EVERY = 100  # steps between checkpoints
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def pretrain(
 ) -> Pretrained:
     """Train a tokenizer and a model on public text files and save a Hugging Face folder in bf16.
 
-    A killed run continues from its last checkpoint (one every 100 steps) when called again with the same arguments.
+    A killed run continues from its last checkpoint when called again with the same arguments.
 
     Args:
         texts: plain-text files or MediaWiki XML dumps, gzipped or not.
@@ -113,7 +116,12 @@ def pretrain(
     model.to(torch.bfloat16).save_pretrained(output)
     tokenizer.save_pretrained(output)
     parameters = sum(p.numel() for p in model.parameters())
-    facts = asdict(recipe) | {"parameters": parameters, "trained_tokens": seen, "bits_per_byte": bits, "seconds": seconds}
+    facts = asdict(recipe) | {
+        "parameters": parameters,
+        "trained_tokens": seen,
+        "bits_per_byte": bits,
+        "seconds": seconds,
+    }
     (output / "pretraining.json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
     for leftover in work.iterdir():
         leftover.unlink()
@@ -183,7 +191,7 @@ def _encode(
         every = max(2, round(1 / recipe.held_out))
         train, held_out, size = [], [], 0
         for index, text in enumerate(_documents(texts)):
-            ids = [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
+            ids = [*tokenizer(text, verbose=False)["input_ids"], tokenizer.eos_token_id]
             if index % every == every - 1:
                 held_out.append(np.asarray(ids, np.uint16))
                 size += len(text.encode()) + 1
@@ -235,7 +243,7 @@ def _train(
         if progress and step % 10 == 0:
             seconds = time.monotonic() - started
             progress({"tokens": step * per_step, "total": recipe.tokens, "loss": loss.item(), "seconds": seconds})
-        if step % 100 == 0:
+        if step % _EVERY == 0:
             _checkpoint(model, optimizer, work, step, time.monotonic() - started)
     return time.monotonic() - started, step * per_step
 

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator
 
 _PAGE = re.compile(r"<title>(?P<title>[^<]*)</title>.*?<text[^>]*>(?P<text>.*?)</text>", re.S)
 _INNERMOST = re.compile(r"\{\{[^{}]*\}\}|\{\|[^{}]*\|\}", re.S)
-_MEDIA = re.compile(r"\[\[(?:image|file|category|media|[a-z]{2,3}(?:-[a-z]+)?|simple):[^\[\]]*(?:\[\[[^\[\]]*\]\][^\[\]]*)*\]\]", re.I)
+_MEDIA = re.compile(
+    r"\[\[(?:image|file|category|media|[a-z]{2,3}(?:-[a-z]+)?|simple):[^\[\]]*(?:\[\[[^\[\]]*\]\][^\[\]]*)*\]\]", re.I
+)
 _LINK = re.compile(r"\[\[(?:[^|\]]*\|)?([^\]]*)\]\]")
 _URL = re.compile(r"\[(?:https?|ftp)://[^\s\]]+ ?([^\]]*)\]")
 _BLOCK = re.compile(r"<(ref|math|gallery|table|pre|code|timeline|small|sub|sup)\b[^>]*?(?:/>|>.*?</\1>)", re.S | re.I)

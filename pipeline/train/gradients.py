@@ -1,0 +1,216 @@
+"""Clipped per-unit gradients of LoRA adapters, from one forward and one backward pass.
+
+A LoRA layer computes y = W x + s·B A x with W frozen. The gradient of one example is then only r·(d + p) numbers for a
+d → p layer of rank r, so it is formed directly in the layer's own backward (no ghost norms, no batch gradient):
+
+    dh = s·dy B,   g_B = s·dyᵀ h,   g_A = dhᵀ x,   dx = dy W + dh A      with h = x Aᵀ
+
+The squared norms are summed over layers as they come; when all are known each unit's gradient is scaled by min(1, C/‖g‖).
+The loss is the mean over a record's own tokens and, for a person, the mean over the records drawn: nothing that one
+unit holds changes another unit's gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from pipeline.train.examples import IGNORED, Example, pad
+
+_ROWS = 2048  # labelled rows whose logits exist at one time in the loss
+
+
+class Tape:
+    """Per-unit gradients of one micro-batch while its backward pass runs."""
+
+    def __init__(self, owners: Tensor, units: int) -> None:
+        """`owners` int64 [B] gives the unit, in 0 … units-1, of each row of the micro-batch."""
+        self._owners = None if len(owners) == units else owners
+        self._units = units
+        self.gradients: list[tuple[nn.Parameter, Tensor]] = []
+        self.squares = torch.zeros(units, device=owners.device)
+
+    def add(self, parameter: nn.Parameter, gradient: Tensor) -> None:
+        """Take the per-row gradients [B, *parameter.shape] of one parameter."""
+        if self._owners is not None:
+            grouped = gradient.new_zeros(self._units, *parameter.shape)
+            gradient = grouped.index_add_(0, self._owners, gradient)
+        self.squares += gradient.flatten(1).square().sum(1)
+        self.gradients.append((parameter, gradient))
+
+    def clip(self, norm: float) -> int:
+        """Scale each unit's gradient to at most `norm` (L2 over all parameters) and add the sum to `p.summed_grad`.
+
+        A unit with a gradient that is not finite contributes zero (NaN times any coefficient would escape the clip).
+
+        Returns:
+            The number of such units.
+        """
+        finite = torch.isfinite(self.squares)
+        scale = (norm / (self.squares.sqrt() + 1e-6)).clamp(max=1.0)
+        scale = torch.where(finite, scale, 0.0)
+        lost = int((~finite).sum())
+        for parameter, gradient in self.gradients:
+            if lost:
+                gradient[~finite] = 0.0
+            total = (scale @ gradient.flatten(1)).view_as(parameter)
+            held = getattr(parameter, "summed_grad", None)
+            parameter.summed_grad = total if held is None else held + total
+        return lost
+
+
+class _LoraFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, frozen: Tensor, a: Tensor, b: Tensor, layer: _Layer) -> Tensor:
+        h = x @ a.T
+        ctx.save_for_backward(x, h)
+        ctx.layer = layer
+        return torch.add(frozen, h @ b.T, alpha=layer.scaling)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (dy,) = grads
+        x, h = ctx.saved_tensors
+        layer = ctx.layer
+        dh = (dy @ layer.b) * layer.scaling
+        layer.tape.add(layer.b, torch.bmm(dy.transpose(1, 2), h).mul_(layer.scaling))
+        layer.tape.add(layer.a, torch.bmm(dh.transpose(1, 2), x))
+        dx = None
+        if ctx.needs_input_grad[0]:
+            weight = layer.weight
+            dx = torch.addmm(dh.flatten(0, 1) @ layer.a, dy.flatten(0, 1), weight).view_as(x)
+        return dx, None, None, None, None
+
+
+class _Layer:
+    """One adapted linear layer while per-unit gradients are taken."""
+
+    def __init__(self, module: LoraLayer) -> None:
+        name = module.active_adapters[0]
+        self.base: Any = module.get_base_layer()
+        self.a: Any = module.lora_A[name].weight
+        self.b: Any = module.lora_B[name].weight
+        self.scaling = float(module.scaling[name])
+        weight = self.base.weight
+        self.weight = weight.T if isinstance(self.base, Conv1D) else weight  # [p, d]; GPT-2's Conv1D holds [d, p]
+        self.tape: Tape | None = None
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        with torch.no_grad():
+            frozen = self.base(x)
+        return _LoraFunction.apply(x, frozen, self.a, self.b, self)
+
+
+class _FrozenHeadLoss(torch.autograd.Function):
+    """Weighted cross-entropy against a frozen head; logits exist for a few rows at a time only.
+
+    The gradient for the hidden rows is formed in the forward pass, where the softmax is at hand.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        losses = torch.empty_like(weights)
+        gradient = torch.empty_like(hidden)
+        for start in range(0, len(hidden), _ROWS):
+            rows = slice(start, start + _ROWS)
+            logits = hidden[rows] @ head.T
+            target = labels[rows, None]
+            peak = torch.logsumexp(logits, dim=-1, keepdim=True)
+            losses[rows] = (peak - logits.gather(1, target))[:, 0]
+            softmax = logits.sub_(peak).exp_()
+            softmax.scatter_add_(1, target, torch.full_like(target, -1, dtype=softmax.dtype))
+            torch.mm(softmax.mul_(weights[rows, None]), head, out=gradient[rows])
+        ctx.save_for_backward(gradient)
+        return (losses * weights).sum()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.saved_tensors[0] * grads[0], None, None, None
+
+
+class UnitGradients:
+    """Takes clipped per-unit gradients of a LoRA model and adds them to each parameter's `summed_grad`.
+
+    Use it inside `with gradients.attached():`, which routes the adapted layers through it.
+
+    Raises:
+        ValueError: the model has a part that this path does not cover (`uncovered` names it).
+    """
+
+    def __init__(self, model: PeftModel, clipping_norm: float, padding: int) -> None:
+        missing = uncovered(model)
+        if missing:
+            raise ValueError(f"per-unit gradients are not covered for: {missing}")
+        self._model: Any = model.get_base_model()
+        self._layers = {module: _Layer(module) for module in model.modules() if isinstance(module, LoraLayer)}
+        self._head = self._model.get_output_embeddings().weight
+        self._norm = clipping_norm
+        self._padding = padding
+        self.lost = 0
+
+    @contextmanager
+    def attached(self) -> Iterator[UnitGradients]:
+        """While open, the adapted layers compute per-unit gradients and nothing else does."""
+        for module, layer in self._layers.items():
+            module.forward = layer.forward  # an instance attribute shadows the class's forward
+        try:
+            yield self
+        finally:
+            for module in self._layers:
+                del module.forward
+
+    def add(self, units: Sequence[Sequence[Example]]) -> float:
+        """Add the clipped gradients of some units to `summed_grad`; returns the sum of the units' losses (nats a token).
+
+        That sum is outside the privacy guarantee: it stays in the run folder.
+        """
+        rows = [example for unit in units for example in unit]
+        owners = torch.tensor([index for index, unit in enumerate(units) for _ in unit])
+        shares = torch.tensor([1 / len(unit) for unit in units for _ in unit])
+        ids, labels = pad(rows, self._padding)
+        device = self._head.device
+        tape = Tape(owners.to(device), len(units))
+        for layer in self._layers.values():
+            layer.tape = tape
+        hidden = self._model.base_model(input_ids=ids.to(device), use_cache=False).last_hidden_state[:, :-1]
+        targets = labels[:, 1:].to(device)
+        learned = targets != IGNORED
+        weights = self._weights(learned, shares.to(device))[learned]
+        loss = _FrozenHeadLoss.apply(hidden[learned], self._head, targets[learned], weights)
+        loss.backward()
+        self.lost += tape.clip(self._norm)
+        return float(loss.detach())
+
+    def _weights(self, learned: Tensor, shares: Tensor) -> Tensor:
+        """Weight of each token's loss, [B, T]: a record's own tokens share the record's share of its unit, and no other's."""
+        return (shares / learned.sum(1).clamp(min=1))[:, None].expand_as(learned)
+
+
+def uncovered(model: PeftModel) -> list[str]:
+    """Names of what the direct path cannot differentiate per unit: other trained modules, dropout, DoRA, scaled logits."""
+    names = []
+    ours = set()
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            adapter = module.active_adapters[0]
+            ours |= {module.lora_A[adapter].weight, module.lora_B[adapter].weight} if adapter in module.lora_A else set()
+            if not isinstance(module.get_base_layer(), (nn.Linear, Conv1D)):
+                names.append(f"{name} (LoRA on {type(module.get_base_layer()).__name__})")
+            if not isinstance(module.lora_dropout[adapter], nn.Identity):
+                names.append(f"{name} (dropout)")
+            if module.use_dora.get(adapter):
+                names.append(f"{name} (DoRA)")
+    names += [name for name, p in model.named_parameters() if p.requires_grad and p not in ours]
+    config = model.get_base_model().config
+    scaled = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+    names += [f"config.{key}" for key in scaled if getattr(config, key, None) not in (None, 0, 1, 1.0)]
+    if getattr(model.get_base_model().get_output_embeddings(), "bias", None) is not None:
+        names.append("a bias on the output layer")
+    return names

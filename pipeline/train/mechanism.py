@@ -1,0 +1,128 @@
+"""The mechanism of one training run, frozen: the sampler, the noise and the accountant are all built from it.
+
+>>> run = Mechanism(unit="record", units=5000, expected_batch=64, steps=240, noise_multiplier=0.8,
+...                 clipping_norm=1.0, delta=1e-5)
+>>> round(run.sampling_rate, 4)
+0.0128
+>>> round(run.epsilon(), 2)
+2.34
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import dp_accounting
+from dp_accounting.pld import PLDAccountant
+from opacus.accountants import PRVAccountant
+from pydantic import Field
+
+from pipeline.errors import InputError
+from pipeline.folders import Value
+from pipeline.policy import Policy
+
+# σ is rounded up to this step, so that the printed figure is the one that was used.
+_RESOLUTION = 1e-4
+
+
+class Mechanism(Value):
+    """DP-SGD as a Poisson-subsampled Gaussian mechanism (Abadi et al. 2016; Mironov et al. 2019).
+
+    Each of `units` privacy units enters a step independently with probability `sampling_rate`; its gradient is clipped to
+    `clipping_norm`; Gaussian noise with standard deviation `noise_multiplier · clipping_norm` is added to the sum once.
+    Adjacency: one unit is added or removed.
+    """
+
+    unit: Literal["record", "person"]
+    units: int = Field(ge=1)
+    expected_batch: int = Field(ge=1)
+    steps: int = Field(ge=1)
+    noise_multiplier: float = Field(gt=0)
+    clipping_norm: float = Field(gt=0)
+    delta: float = Field(gt=0, lt=1)
+    adjacency: Literal["add_or_remove_one"] = "add_or_remove_one"
+
+    @property
+    def sampling_rate(self) -> float:
+        """Probability that a unit enters a step."""
+        return self.expected_batch / self.units
+
+    def event(self, steps: int | None = None) -> dp_accounting.DpEvent:
+        """The event of `steps` steps (all planned ones by default) for any dp_accounting accountant."""
+        return dp_accounting.SelfComposedDpEvent(
+            dp_accounting.PoissonSampledDpEvent(self.sampling_rate, dp_accounting.GaussianDpEvent(self.noise_multiplier)),
+            self.steps if steps is None else steps,
+        )
+
+    def epsilon(self, steps: int | None = None) -> float:
+        """ε at `delta` after `steps` steps, by privacy loss distributions (Koskela et al. 2020; Doroshenko et al. 2022)."""
+        if steps == 0:
+            return 0.0
+        return PLDAccountant().compose(self.event(steps)).get_epsilon(self.delta)
+
+    def epsilon_prv(self, steps: int | None = None) -> float:
+        """ε at `delta` by Opacus's PRV accountant (Gopi et al. 2021): an independent upper bound to cross-check PLD."""
+        accountant = PRVAccountant()
+        accountant.history = [(self.noise_multiplier, self.sampling_rate, self.steps if steps is None else steps)]
+        return float(accountant.get_epsilon(self.delta))
+
+
+def delta_for(policy: Policy, units: int) -> float:
+    """The policy's δ; `auto` is 1/n^1.1, below one in the number of units.
+
+    Raises:
+        InputError: the policy's δ is not below 1/n, so a single unit could be published whole within the promise.
+    """
+    delta = policy.privacy.delta
+    if isinstance(delta, str):
+        return units**-1.1
+    if delta >= 1 / units:
+        raise InputError(f"privacy.delta is {delta:g} and must be below 1/n = {1 / units:.2g} for {units} units: use auto.")
+    return delta
+
+
+def calibrate(policy: Policy, units: int) -> Mechanism:
+    """The mechanism with the least noise that keeps the policy's (ε, δ) for `units` privacy units.
+
+    Raises:
+        InputError: there are too few units for the policy's batch, or no reasonable noise keeps the promise.
+    """
+    batch = policy.train.expected_batch
+    if units < 2 * batch:
+        raise InputError(
+            f"There are {units} privacy units to train on and train.expected_batch is {batch}: at least twice as many units "
+            f"are needed, so add data or set train.expected_batch to at most {max(1, units // 2)}."
+        )
+    delta = delta_for(policy, units)
+    target = policy.privacy.epsilon
+    rate = batch / units
+
+    def event(noise: float) -> dp_accounting.DpEvent:
+        sampled = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(noise))
+        return dp_accounting.SelfComposedDpEvent(sampled, policy.train.steps)
+
+    try:
+        noise = dp_accounting.calibrate_dp_mechanism(
+            # A coarse grid is pessimistic, never optimistic, and quick; the final figure is computed on the fine one.
+            lambda: PLDAccountant(value_discretization_interval=1e-3),
+            event,
+            target,
+            delta,
+            bracket_interval=dp_accounting.LowerEndpointAndGuess(0.2, 1.0),
+            tol=_RESOLUTION,
+        )
+    except (dp_accounting.NoBracketIntervalFoundError, ValueError) as error:
+        raise InputError(
+            f"No noise keeps privacy.epsilon = {target:g} for {units} units, a batch of {batch} and {policy.train.steps} "
+            "steps: raise epsilon, lower train.steps or add data."
+        ) from error
+    return Mechanism(
+        unit=policy.privacy.unit,
+        units=units,
+        expected_batch=batch,
+        steps=policy.train.steps,
+        noise_multiplier=round(math.ceil(noise / _RESOLUTION) * _RESOLUTION, 4),
+        clipping_norm=policy.train.clipping_norm,
+        delta=delta,
+    )

@@ -1,0 +1,58 @@
+"""Opacus's DP optimizer, fed with sums that are clipped already and noised from the operating system's entropy."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from opacus.optimizers import DPOptimizer
+
+from pipeline.train.entropy import Entropy, normal
+from pipeline.train.mechanism import Mechanism
+
+
+class UnitOptimizer(DPOptimizer):
+    """`step` adds noise of standard deviation σ·C once to every parameter's `summed_grad`, divides by the expected batch,
+    and steps the wrapped optimizer. An empty draw leaves the sum at zero: the step is then noise alone, and it counts.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, mechanism: Mechanism, entropy: Entropy = os.urandom) -> None:
+        super().__init__(
+            optimizer,
+            noise_multiplier=mechanism.noise_multiplier,
+            max_grad_norm=mechanism.clipping_norm,
+            expected_batch_size=mechanism.expected_batch,
+            loss_reduction="mean",
+        )
+        self._entropy = entropy
+
+    @property
+    def accumulated_iterations(self) -> int:
+        """One: a logical step divides by the expected batch once, however many micro-batches it was split into."""
+        return 1
+
+    def clip_and_accumulate(self) -> None:
+        """The sums are clipped as they are made (`gradients.Tape.clip`); a parameter without one drew no unit."""
+        for parameter in self.params:
+            if getattr(parameter, "summed_grad", None) is None:
+                parameter.summed_grad = torch.zeros_like(parameter)
+
+    def add_noise(self) -> None:
+        """Write `summed_grad` plus Gaussian noise into `grad`, for all parameters from one draw of entropy."""
+        std = self.noise_multiplier * self.max_grad_norm
+        sizes = [parameter.numel() for parameter in self.params]
+        noise = torch.from_numpy(std * normal(sum(sizes), self._entropy)) if std else torch.zeros(sum(sizes))
+        for parameter, part in zip(self.params, noise.split(sizes), strict=True):
+            added = part.to(parameter.device, parameter.dtype).view_as(parameter)
+            parameter.grad = parameter.summed_grad + added
+            parameter.summed_grad = None
+
+    def pre_step(self, closure: object = None) -> bool:
+        """Noise and scale the sums, then let the accountant's hook record the step before the weights move."""
+        self.clip_and_accumulate()
+        self.add_noise()
+        self.scale_grad()
+        if self.step_hook:
+            self.step_hook(self)
+        self._is_last_step_skipped = False
+        return True

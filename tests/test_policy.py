@@ -1,0 +1,127 @@
+"""Policies: resolution, refusal of what is unknown or out of range, digests, the published schema."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import policy
+from pipeline.errors import PolicyError
+
+ROOT = Path(__file__).parents[1]
+
+
+def write(folder: Path, text: str, name: str = "own.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("name", policy.presets())
+def test_every_preset_resolves_and_says_who_answers_for_each_gate(name: str) -> None:
+    chosen = policy.load(name)
+    assert chosen.name == name
+    assert all(gate.owner and gate.why for gate in chosen.gates.values())
+
+
+def test_presets_promise_what_their_names_say() -> None:
+    loaded = {name: policy.load(name) for name in policy.presets()}
+    assert set(loaded) == {"base", "default", "gdpr", "hipaa-safe-harbor", "strict"}
+    assert loaded["default"].privacy.epsilon == 8
+    assert loaded["strict"].privacy.epsilon < loaded["gdpr"].privacy.epsilon < loaded["default"].privacy.epsilon
+    for name in ("gdpr", "hipaa-safe-harbor", "strict"):
+        assert loaded[name].privacy.unit == "person"
+        assert loaded[name].release.approval == "required"
+
+
+@pytest.mark.parametrize("name", policy.presets())
+def test_no_gate_is_looser_than_the_epsilon_it_guards(name: str) -> None:
+    chosen = policy.load(name)
+    assert chosen.gates["epsilon_spent"].at_most == chosen.privacy.epsilon
+    assert chosen.gates["epsilon_bound"].at_most == chosen.privacy.epsilon
+
+
+def test_a_child_says_only_what_it_changes(tmp_path: Path) -> None:
+    path = write(tmp_path, "extends: gdpr\nname: own\nprivacy: {epsilon: 2.5}\n")
+    chosen, parent = policy.load(path), policy.load("gdpr")
+    assert chosen.privacy.epsilon == 2.5
+    assert chosen.privacy.unit == "person"
+    assert chosen.model_copy(update={"name": "gdpr", "privacy": parent.privacy}) == parent
+    assert chosen.digest != parent.digest
+
+
+def test_a_parent_may_be_a_file_beside_the_child(tmp_path: Path) -> None:
+    write(tmp_path, "extends: default\nname: house\ntrain: {steps: 7}\n", "house.yaml")
+    path = write(tmp_path, "extends: house.yaml\nname: own\n")
+    assert policy.load(path).train.steps == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("extends: default\nprivcy: {epsilon: 3}\n", "the key privcy is unknown"),
+        ("extends: default\nprivacy: {epsilon: 0}\n", "privacy.epsilon should be greater than 0"),
+        ("extends: default\nprivacy: {epsilon: many}\n", "privacy.epsilon should be a valid number"),
+        ("extends: default\nprivacy: {delta: 0.5}\n", "privacy.delta"),
+        ("extends: default\ncanaries: {guesses: 500}\n", "guesses"),
+        ("extends: default\ncanaries: {alphabet: 10}\n", "at least 100000"),
+        ("extends: default\ngates: {utility: {figure: x, at_least: 3}}\n", "exactly one of at_most and at_least"),
+        ("extends: default\ndata: {unit_pattern: '('}\n", "not a regular expression"),
+        ("extends: default\n\tname: x\n", "not valid YAML (line 2)"),
+        ("extends: nobody\n", "no policy named nobody"),
+        ("extends: own.yaml\n", "extends itself"),
+        ("extends: [a, b]\n", "one policy"),
+        ("name: own\n", "the key description is missing"),
+        ("- a\n", "must hold keys and values"),
+    ],
+)
+def test_a_wrong_policy_is_refused_in_one_sentence_that_names_the_place(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        policy.load(write(tmp_path, text))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_a_missing_policy_names_those_there_are() -> None:
+    with pytest.raises(PolicyError, match="choose one of base, default"):
+        policy.load("nowhere")
+    with pytest.raises(PolicyError, match="does not exist"):
+        policy.load("nowhere.yaml")
+
+
+def test_flags_become_part_of_the_policy_and_its_digest() -> None:
+    plain = policy.load("default")
+    changed = plain.override(data__text_column="body", model=None)
+    assert changed.data.text_column == "body"
+    assert changed.model == "nano"
+    assert changed.digest != plain.digest
+    assert plain.override(data__limit=None).digest == plain.digest
+    with pytest.raises(PolicyError, match=r"data\.limit"):
+        plain.override(data__limit=0)
+
+
+@given(st.floats(0.01, 50), st.integers(1, 10_000))
+def test_the_digest_depends_on_every_value_and_on_nothing_else(epsilon: float, steps: int) -> None:
+    chosen = policy.load("default").override(privacy__epsilon=epsilon, train__steps=steps)
+    again = policy.Policy.model_validate_json(chosen.model_dump_json())
+    assert again.digest == chosen.digest
+    assert again == chosen
+
+
+def test_a_policy_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        policy.load("default").privacy.epsilon = 100  # type: ignore[misc]
+
+
+def test_the_published_schema_is_the_models_own() -> None:
+    published = json.loads((ROOT / "policies" / "policy.schema.json").read_text())
+    assert published == json.loads(json.dumps(policy.schema())), "run: hushtune policy schema > policies/policy.schema.json"
+    for name in policy.presets():
+        keys = yaml.safe_load((ROOT / "policies" / f"{name}.yaml").read_text())
+        assert set(keys) <= set(published["properties"])

@@ -1,0 +1,176 @@
+"""The training stage: it learns, it charges every step before it is taken, and a killed run goes on without undercounting."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipeline import models, policy
+from pipeline.canaries import Planted
+from pipeline.corpus import Part, Record, save_records
+from pipeline.errors import InputError, StageError
+from pipeline.folders import digest_file
+from pipeline.train import loop
+from pipeline.train.loop import Trained, train
+from pipeline.train.mechanism import Mechanism
+from pipeline.train.optimizer import UnitOptimizer
+from tests import tiny
+
+RECORDS = 60
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> models.Base:
+    folder = tiny.save(tmp_path_factory.mktemp("models") / "tiny")
+    return models.resolve(str(folder), folder.parent)
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Planted:
+    folder = tmp_path / "planted"
+    folder.mkdir()
+    text = " " + tiny.sentence(1, 8)
+    save_records(folder / "train.jsonl", (Record(f"r{i}", f"u{i % 30}", (Part("text", text),)) for i in range(RECORDS)))
+    return Planted(
+        folder=folder,
+        train_records=RECORDS,
+        train_units=RECORDS,
+        held_out_records=0,
+        held_out_units=0,
+        canaries=0,
+        included=0,
+        manifest_digest="m",
+        digest=digest_file(folder / "train.jsonl"),
+    )
+
+
+def mechanism(steps: int = 6, noise: float = 0.5, unit: str = "record") -> Mechanism:
+    units = RECORDS if unit == "record" else 30
+    return Mechanism(
+        unit=unit, units=units, expected_batch=8, steps=steps, noise_multiplier=noise, clipping_norm=1.0, delta=1e-3
+    )
+
+
+def run(planted: Planted, base: models.Base, folder: Path, run: Mechanism, **options: object) -> Trained:
+    chosen = policy.load("default").override(
+        train__learning_rate=0.05, train__expected_batch=8, train__steps=run.steps, data__max_tokens=32
+    )
+    spend = options.pop("spend", lambda taken: None)
+    return train(planted, base, run, chosen, folder, claim="c", spend=spend, **options)
+
+
+def test_it_learns_saves_reloads_and_states_what_it_spent(planted: Planted, base: models.Base, tmp_path: Path) -> None:
+    taken: list[int] = []
+    trained = run(planted, base, tmp_path / "trained", mechanism(steps=12), spend=taken.append)
+    assert taken == list(range(1, 13))
+    assert trained.steps == 12
+    assert trained.epsilon == mechanism(steps=12).epsilon()
+    assert trained.epsilon_prv == pytest.approx(trained.epsilon, rel=0.05)
+    model, tokenizer = models.with_adapter(base, trained.adapter)
+    ids = torch.tensor([[0, *tokenizer(" " + tiny.sentence(1, 8))["input_ids"], 0]])
+    tuned = float(model(input_ids=ids, labels=ids).loss)
+    with model.disable_adapter():
+        plain = float(model(input_ids=ids, labels=ids).loss)
+    assert tuned < plain - 0.1
+    statement = json.loads((trained.folder / "privacy.json").read_text())
+    assert statement["epsilon"] == trained.epsilon
+    assert statement["steps_taken"] == 12
+    assert statement["noise_multiplier"] == 0.5
+    assert not list(trained.folder.glob("checkpoint*"))
+    assert str(tmp_path) not in (trained.adapter / "adapter_config.json").read_text()
+
+
+def test_a_finished_training_is_not_repeated(planted: Planted, base: models.Base, tmp_path: Path) -> None:
+    first = run(planted, base, tmp_path / "trained", mechanism())
+    taken: list[int] = []
+    assert run(planted, base, tmp_path / "trained", mechanism(), spend=taken.append) == first
+    assert taken == []
+
+
+@pytest.mark.parametrize("killed", [1, 2, 4, 6])
+def test_a_killed_training_goes_on_and_never_takes_more_or_records_fewer_steps_than_planned(
+    planted: Planted, base: models.Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: int
+) -> None:
+    """Killed right after the spend of one step is recorded, before the update: that step is charged and not repeated free."""
+    monkeypatch.setattr(loop, "_CHECKPOINT_SECONDS", 0.0)
+    recorded: list[int] = []
+    noisy = 0
+    real = UnitOptimizer.step
+
+    def counted(self: UnitOptimizer) -> None:
+        nonlocal noisy
+        noisy += 1
+        assert noisy <= len(recorded)  # recorded before it was taken
+        real(self)
+
+    def spend(taken: int) -> None:
+        recorded.append(taken)
+        if taken == killed and len(recorded) == killed:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(UnitOptimizer, "step", counted)
+    with pytest.raises(KeyboardInterrupt):
+        run(planted, base, tmp_path / "trained", mechanism(), spend=spend)
+    if killed == 6:  # nothing is left to take: what the checkpoint holds is what the spend bought
+        trained = run(planted, base, tmp_path / "trained", mechanism(), spend=spend, taken=recorded[-1])
+    elif killed == 1:
+        trained = run(planted, base, tmp_path / "trained", mechanism(), spend=spend, taken=recorded[-1])
+        assert noisy == 5
+    else:
+        trained = run(planted, base, tmp_path / "trained", mechanism(), spend=spend, taken=recorded[-1])
+    assert recorded == [1, 2, 3, 4, 5, 6]
+    assert trained.steps == 6
+    assert trained.epsilon == mechanism().epsilon()
+
+
+def test_a_run_whose_every_step_was_lost_is_refused(planted: Planted, base: models.Base, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="before its first checkpoint"):
+        run(planted, base, tmp_path / "trained", mechanism(), taken=6)
+    assert not (tmp_path / "trained").exists()
+
+
+def test_noise_is_never_seeded(planted: Planted, base: models.Base, tmp_path: Path) -> None:
+    weights = []
+    for name in ("a", "b"):
+        torch.manual_seed(0)
+        trained = run(planted, base, tmp_path / name, mechanism(steps=1))
+        weights.append(load_file(trained.adapter / "adapter_model.safetensors"))
+    assert any(not torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_an_empty_draw_is_taken_counted_and_noised(
+    planted: Planted, base: models.Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop.PoissonSampler, "draw", lambda self: [])
+    taken: list[int] = []
+    trained = run(planted, base, tmp_path / "trained", mechanism(steps=2), spend=taken.append)
+    assert (trained.empty_draws, taken) == (2, [1, 2])
+    weights = load_file(trained.adapter / "adapter_model.safetensors")
+    assert all(value.abs().max() > 0 for key, value in weights.items() if "lora_B" in key)
+
+
+def test_weights_that_do_not_move_stop_the_run(
+    planted: Planted, base: models.Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(UnitOptimizer, "step", lambda self: None)
+    with pytest.raises(StageError, match="moved no weight"):
+        run(planted, base, tmp_path / "trained", mechanism())
+
+
+def test_people_are_trained_as_units(planted: Planted, base: models.Base, tmp_path: Path) -> None:
+    people = planted.model_copy(update={"train_units": 30})
+    trained = run(people, base, tmp_path / "trained", mechanism(unit="person", noise=1.0))
+    assert trained.mechanism.units == 30
+    assert json.loads((trained.folder / "privacy.json").read_text())["unit"] == "person"
+
+
+def test_long_records_are_refused_or_cut_as_the_policy_says(planted: Planted, base: models.Base, tmp_path: Path) -> None:
+    chosen = policy.load("default").override(data__max_tokens=8, data__overlong="refuse")
+    with pytest.raises(InputError, match=r"60 records are longer than data\.max_tokens = 8 tokens \(the first is record r0\)"):
+        train(planted, base, mechanism(), chosen, tmp_path / "t", claim="c", spend=lambda taken: None)
+    with pytest.raises(InputError, match=r"the context of tiny is 128: lower data\.max_tokens"):
+        train(planted, base, mechanism(), chosen.override(data__max_tokens=500), tmp_path / "t", claim="c", spend=print)

@@ -1,0 +1,74 @@
+"""Accounting: agreement of accountants, calibration, and that the event is the mechanism's own."""
+
+from __future__ import annotations
+
+import math
+
+import dp_accounting
+import pytest
+from dp_accounting.rdp import RdpAccountant
+
+from pipeline import policy
+from pipeline.errors import InputError
+from pipeline.train.mechanism import Mechanism, calibrate, delta_for
+
+PUBLISHED = Mechanism(
+    unit="record", units=5000, expected_batch=64, steps=240, noise_multiplier=0.8, clipping_norm=1.0, delta=1e-5
+)
+
+
+def test_three_accountants_agree_and_rdp_is_the_loosest() -> None:
+    rdp = RdpAccountant().compose(PUBLISHED.event()).get_epsilon(1e-5)
+    pld, prv = PUBLISHED.epsilon(), PUBLISHED.epsilon_prv()
+    assert pld == pytest.approx(2.344, abs=2e-3)
+    assert prv == pytest.approx(2.355, abs=5e-3)
+    assert pld <= prv < rdp
+
+
+def test_one_full_batch_step_is_the_gaussian_mechanism() -> None:
+    """Without sampling and with one step, ε must satisfy the exact formula of Balle and Wang (2018, theorem 8)."""
+    run = Mechanism(unit="record", units=10, expected_batch=10, steps=1, noise_multiplier=1.3, clipping_norm=1, delta=1e-3)
+    epsilon, mu = run.epsilon(), 1 / 1.3
+
+    def phi(x: float) -> float:
+        return 0.5 * math.erfc(-x / math.sqrt(2))
+
+    delta = phi(mu / 2 - epsilon / mu) - math.exp(epsilon) * phi(-mu / 2 - epsilon / mu)
+    assert delta == pytest.approx(1e-3, rel=2e-2)
+    assert delta <= 1e-3
+
+
+def test_epsilon_grows_with_steps_and_is_zero_without() -> None:
+    spent = [PUBLISHED.epsilon(steps) for steps in (0, 1, 10, 240)]
+    assert spent[0] == 0
+    assert spent == sorted(spent)
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 8.0])
+def test_calibration_keeps_the_promise_and_wastes_little(epsilon: float) -> None:
+    chosen = policy.load("default").override(privacy__epsilon=epsilon)
+    run = calibrate(chosen, 5000)
+    assert run.epsilon() <= epsilon
+    assert run.epsilon() > 0.98 * epsilon
+    assert run.delta == pytest.approx(5000**-1.1)
+    assert run.sampling_rate == chosen.train.expected_batch / 5000
+
+
+def test_the_event_is_built_from_the_mechanism() -> None:
+    event = PUBLISHED.event(7)
+    assert isinstance(event, dp_accounting.SelfComposedDpEvent)
+    assert event.count == 7
+    assert event.event.sampling_probability == 64 / 5000
+    assert event.event.event.noise_multiplier == 0.8
+
+
+def test_too_few_units_are_refused_with_the_mend() -> None:
+    with pytest.raises(InputError, match=r"train\.expected_batch to at most 150"):
+        calibrate(policy.load("default"), 300)
+
+
+def test_a_delta_above_one_in_n_is_refused() -> None:
+    chosen = policy.load("default").override(privacy__delta=5e-4)
+    with pytest.raises(InputError, match="below 1/n"):
+        delta_for(chosen, 5000)
+    assert delta_for(chosen, 1000) == 5e-4
