@@ -154,6 +154,7 @@ class UnitGradients:
         self._norm = clipping_norm
         self._padding = padding
         self.lost = 0
+        self.path = "direct"
 
     @contextmanager
     def attached(self) -> Iterator[UnitGradients]:
@@ -182,15 +183,19 @@ class UnitGradients:
         hidden = self._model.base_model(input_ids=ids.to(device), use_cache=False).last_hidden_state[:, :-1]
         targets = labels[:, 1:].to(device)
         learned = targets != IGNORED
-        weights = self._weights(learned, shares.to(device))[learned]
+        weights = token_weights(learned, shares.to(device))[learned]
         loss = _FrozenHeadLoss.apply(hidden[learned], self._head, targets[learned], weights)
         loss.backward()
         self.lost += tape.clip(self._norm)
         return float(loss.detach())
 
-    def _weights(self, learned: Tensor, shares: Tensor) -> Tensor:
-        """Weight of each token's loss, [B, T]: a record's own tokens share the record's share of its unit, and no other's."""
-        return (shares / learned.sum(1).clamp(min=1))[:, None].expand_as(learned)
+
+def token_weights(learned: Tensor, shares: Tensor) -> Tensor:
+    """Weight of each token's loss, [B, T], from what is learned (bool [B, T]) and each record's share of its unit [B].
+
+    A record's own tokens divide its share among themselves: no other record of the batch enters.
+    """
+    return (shares / learned.sum(1).clamp(min=1))[:, None].expand_as(learned)
 
 
 def uncovered(model: PeftModel) -> list[str]:

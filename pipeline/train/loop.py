@@ -20,7 +20,7 @@ from pipeline.errors import InputError, StageError
 from pipeline.folders import Progress, Value, digest_folder, private_folder, silent, stage, write_json
 from pipeline.policy import Policy
 from pipeline.train.examples import Example, encode
-from pipeline.train.gradients import UnitGradients
+from pipeline.train.fallback import gradients_for
 from pipeline.train.mechanism import Mechanism
 from pipeline.train.optimizer import UnitOptimizer
 from pipeline.train.sampling import PoissonSampler, microbatches
@@ -50,6 +50,7 @@ class Trained(Value):
     seconds: float
     empty_draws: int
     lost_gradients: int
+    gradients: str
     manifest_digest: str
 
 
@@ -116,7 +117,7 @@ def _train(
     adapted = models.adapt(model, policy.train.lora, policy.train.seed)
     trainable = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     optimizer = UnitOptimizer(torch.optim.Adam(trainable, lr=policy.train.learning_rate, fused=False), mechanism)
-    gradients = UnitGradients(adapted, mechanism.clipping_norm, int(tokenizer.pad_token_id))
+    gradients = gradients_for(adapted, mechanism.clipping_norm, int(tokenizer.pad_token_id))
     sampler = PoissonSampler(examples, mechanism, policy.privacy.records_per_unit)
     state = _resume(adapted, optimizer, partial)
     gradients.lost = state["lost_gradients"]
@@ -171,6 +172,7 @@ def _train(
         seconds=state["seconds"],
         empty_draws=state["empty_draws"],
         lost_gradients=state["lost_gradients"],
+        gradients=gradients.path,
         manifest_digest=planted.manifest_digest,
     )
     write_json(partial / "privacy.json", statement(trained, policy))
@@ -192,17 +194,17 @@ def _examples(planted: Planted, tokenizer: Any, policy: Policy, base: models.Bas
 
 
 class _EpsilonSoFar:
-    """ε after some steps, for the progress display: exact at a few points and interpolated upward between them."""
+    """ε after some steps, for the progress display: on a coarse grid and rounded up to a tenth of the run, never below."""
 
     def __init__(self, mechanism: Mechanism) -> None:
         self._mechanism = mechanism
         self._known: dict[int, float] = {}
 
     def __call__(self, steps: int) -> float:
-        every = max(1, self._mechanism.steps // 8)
-        point = min(self._mechanism.steps, -(-steps // every) * every)  # rounded up: never shows less than was spent
+        every = max(1, self._mechanism.steps // 10)
+        point = min(self._mechanism.steps, -(-steps // every) * every)
         if point not in self._known:
-            self._known[point] = self._mechanism.epsilon(point)
+            self._known[point] = self._mechanism.epsilon(point, grid=1e-2)
         return self._known[point]
 
 

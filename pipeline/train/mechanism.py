@@ -55,11 +55,14 @@ class Mechanism(Value):
             self.steps if steps is None else steps,
         )
 
-    def epsilon(self, steps: int | None = None) -> float:
-        """ε at `delta` after `steps` steps, by privacy loss distributions (Koskela et al. 2020; Doroshenko et al. 2022)."""
+    def epsilon(self, steps: int | None = None, *, grid: float = 1e-4) -> float:
+        """ε at `delta` after `steps` steps, by privacy loss distributions (Koskela et al. 2020; Doroshenko et al. 2022).
+
+        `grid` is the spacing of the privacy losses: a coarser one is quicker and errs on the side of a larger ε.
+        """
         if steps == 0:
             return 0.0
-        return PLDAccountant().compose(self.event(steps)).get_epsilon(self.delta)
+        return PLDAccountant(value_discretization_interval=grid).compose(self.event(steps)).get_epsilon(self.delta)
 
     def epsilon_prv(self, steps: int | None = None) -> float:
         """ε at `delta` by Opacus's PRV accountant (Gopi et al. 2021): an independent upper bound to cross-check PLD."""

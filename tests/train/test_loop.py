@@ -48,16 +48,16 @@ def planted(tmp_path: Path) -> Planted:
     )
 
 
-def mechanism(steps: int = 6, noise: float = 0.5, unit: str = "record") -> Mechanism:
+def mechanism(steps: int = 6, noise: float = 2.0, unit: str = "record") -> Mechanism:
     units = RECORDS if unit == "record" else 30
     return Mechanism(
-        unit=unit, units=units, expected_batch=8, steps=steps, noise_multiplier=noise, clipping_norm=1.0, delta=1e-3
+        unit=unit, units=units, expected_batch=15, steps=steps, noise_multiplier=noise, clipping_norm=1.0, delta=1e-3
     )
 
 
 def run(planted: Planted, base: models.Base, folder: Path, run: Mechanism, **options: object) -> Trained:
     chosen = policy.load("default").override(
-        train__learning_rate=0.05, train__expected_batch=8, train__steps=run.steps, data__max_tokens=32
+        train__learning_rate=0.05, train__expected_batch=15, train__steps=run.steps, data__max_tokens=32
     )
     spend = options.pop("spend", lambda taken: None)
     return train(planted, base, run, chosen, folder, claim="c", spend=spend, **options)
@@ -69,7 +69,7 @@ def test_it_learns_saves_reloads_and_states_what_it_spent(planted: Planted, base
     assert taken == list(range(1, 13))
     assert trained.steps == 12
     assert trained.epsilon == mechanism(steps=12).epsilon()
-    assert trained.epsilon_prv == pytest.approx(trained.epsilon, rel=0.05)
+    assert trained.epsilon_prv == pytest.approx(trained.epsilon, abs=0.05)
     model, tokenizer = models.with_adapter(base, trained.adapter)
     ids = torch.tensor([[0, *tokenizer(" " + tiny.sentence(1, 8))["input_ids"], 0]])
     tuned = float(model(input_ids=ids, labels=ids).loss)
@@ -79,7 +79,7 @@ def test_it_learns_saves_reloads_and_states_what_it_spent(planted: Planted, base
     statement = json.loads((trained.folder / "privacy.json").read_text())
     assert statement["epsilon"] == trained.epsilon
     assert statement["steps_taken"] == 12
-    assert statement["noise_multiplier"] == 0.5
+    assert statement["noise_multiplier"] == 2.0
     assert not list(trained.folder.glob("checkpoint*"))
     assert str(tmp_path) not in (trained.adapter / "adapter_config.json").read_text()
 
@@ -163,7 +163,7 @@ def test_weights_that_do_not_move_stop_the_run(
 
 def test_people_are_trained_as_units(planted: Planted, base: models.Base, tmp_path: Path) -> None:
     people = planted.model_copy(update={"train_units": 30})
-    trained = run(people, base, tmp_path / "trained", mechanism(unit="person", noise=1.0))
+    trained = run(people, base, tmp_path / "trained", mechanism(unit="person", noise=2.0))
     assert trained.mechanism.units == 30
     assert json.loads((trained.folder / "privacy.json").read_text())["unit"] == "person"
 

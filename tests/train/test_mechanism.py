@@ -72,3 +72,8 @@ def test_a_delta_above_one_in_n_is_refused() -> None:
     with pytest.raises(InputError, match="below 1/n"):
         delta_for(chosen, 5000)
     assert delta_for(chosen, 1000) == 5e-4
+
+
+def test_a_coarse_grid_never_shows_less_than_was_spent() -> None:
+    for steps in (1, 24, 240):
+        assert PUBLISHED.epsilon(steps) <= PUBLISHED.epsilon(steps, grid=1e-2) < PUBLISHED.epsilon(steps) * 1.2 + 0.1

@@ -1,0 +1,123 @@
+"""Per-unit gradients for models with parts that the direct path (`gradients`) does not cover.
+
+`HookGradients` uses Opacus's own hooks: LoRA dropout, fully trained modules, scaled logits. `LoopGradients` takes one
+unit at a time by plain autograd: slowest, and right for whatever can be differentiated (DoRA, whose magnitudes Opacus
+has no grad sampler for). The weights of the loss, the clipping and the sums are the direct path's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from opacus.grad_sample import GradSampleHooks
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+
+from pipeline.errors import ModelError
+from pipeline.train.examples import IGNORED, Example, pad
+from pipeline.train.gradients import Tape, UnitGradients, token_weights, uncovered
+
+Unit = Sequence[Example]
+
+
+def gradients_for(model: PeftModel, clipping_norm: float, padding: int) -> UnitGradients | HookGradients | LoopGradients:
+    """The fastest path that covers the model; its `path` says in words which one it is, and why."""
+    if not uncovered(model):
+        return UnitGradients(model, clipping_norm, padding)
+    loras = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    if any(any(module.use_dora.values()) for module in loras):
+        return LoopGradients(model, clipping_norm, padding)
+    return HookGradients(model, clipping_norm, padding)
+
+
+class LoopGradients:
+    """The same service as `gradients.UnitGradients`, one unit at a time by plain autograd."""
+
+    def __init__(self, model: PeftModel, clipping_norm: float, padding: int) -> None:
+        self._model: Any = model
+        self._trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self._norm = clipping_norm
+        self._padding = padding
+        self.lost = 0
+        self.path = f"one unit at a time, for {_first(uncovered(model))}"
+
+    @contextmanager
+    def attached(self) -> Iterator[LoopGradients]:
+        """While open, the model is in training mode (dropout is on)."""
+        self._model.train()
+        try:
+            yield self
+        finally:
+            self._model.eval()
+
+    def add(self, units: Sequence[Unit]) -> float:
+        """Add the clipped gradients of some units to `summed_grad`; returns the sum of the units' losses."""
+        return sum(self._add([unit]) for unit in units)
+
+    def _add(self, units: Sequence[Unit]) -> float:
+        _, loss = self._backward(units)
+        tape = Tape(torch.zeros(1, dtype=torch.int64, device=self._model.device), 1)  # backward has summed the unit's rows
+        for _, parameter in self._trained:
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            tape.add(parameter, gradient[None])
+            parameter.grad = None
+        self.lost += tape.clip(self._norm)
+        return loss
+
+    def _backward(self, units: Sequence[Unit]) -> tuple[Tape, float]:
+        rows = [example for unit in units for example in unit]
+        device = self._model.device
+        owners = torch.tensor([index for index, unit in enumerate(units) for _ in unit], device=device)
+        shares = torch.tensor([1 / len(unit) for unit in units for _ in unit], device=device)
+        ids, labels = pad(rows, self._padding)
+        logits = self._model(input_ids=ids.to(device), use_cache=False).logits[:, :-1]
+        targets = labels[:, 1:].to(device)
+        weights = token_weights(targets != IGNORED, shares)
+        losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED)
+        loss = (losses * weights).sum()
+        loss.backward()
+        return Tape(owners, len(units)), float(loss.detach())
+
+
+class HookGradients(LoopGradients):
+    """The same service as `gradients.UnitGradients`, through Opacus's hooks."""
+
+    def __init__(self, model: PeftModel, clipping_norm: float, padding: int) -> None:
+        super().__init__(model, clipping_norm, padding)
+        self.path = f"Opacus hooks, for {_first(uncovered(model))}"
+
+    @contextmanager
+    def attached(self) -> Iterator[HookGradients]:
+        """While open, Opacus's hooks sit on the model and it is in training mode (dropout is on)."""
+        hooks = GradSampleHooks(self._model, loss_reduction="sum", strict=False)
+        try:
+            with super().attached():
+                yield self
+        finally:
+            hooks.remove_hooks()
+            for _, parameter in self._trained:
+                parameter.grad_sample = None
+
+    def add(self, units: Sequence[Unit]) -> float:
+        """Add the clipped gradients of some units to `summed_grad`; returns the sum of the units' losses.
+
+        Raises:
+            ModelError: Opacus takes no per-example gradient of one of the trained parameters.
+        """
+        tape, loss = self._backward(units)
+        rows = sum(map(len, units))
+        for name, parameter in self._trained:
+            gradient = getattr(parameter, "grad_sample", None)
+            if not isinstance(gradient, torch.Tensor) or len(gradient) != rows:
+                raise ModelError(f"Opacus gives no per-example gradient of {name}: leave that module out of the trained ones.")
+            tape.add(parameter, gradient)
+            parameter.grad_sample = parameter.grad = None
+        self.lost += tape.clip(self._norm)
+        return loss
+
+
+def _first(names: list[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "") if names else "a check"

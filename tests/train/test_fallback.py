@@ -1,0 +1,63 @@
+"""Opacus's hooks and the loop give the same clipped sums as the direct path, and serve what it does not cover."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from pipeline.train.fallback import HookGradients, LoopGradients, gradients_for
+from tests import tiny
+from tests.train.test_gradients import adapted, examples, fast_sum, relative
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_all_paths_give_the_same_clipped_sum(family: str) -> None:
+    model = adapted(family)
+    records = examples([5, 17, 30, 9, 12])
+    units = [records[:1], records[1:4], records[4:]]
+    for norm in (0.5, 1e9):
+        direct = fast_sum(model, units, norm)
+        for kind in (HookGradients, LoopGradients):
+            assert relative(fast_sum(model, units, norm, kind=kind), direct) < 1e-5
+
+
+def lora(**options: object) -> PeftModel:
+    config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", **options)
+    return get_peft_model(tiny.qwen().requires_grad_(False), config)
+
+
+def test_dropout_and_fully_trained_modules_are_served() -> None:
+    units = [[example] for example in examples([6, 9])]
+    dropped = lora(lora_dropout=0.5)
+    assert float(fast_sum(dropped, units, 1.0, kind=HookGradients).norm()) > 0
+    headed = lora(modules_to_save=["lm_head"])
+    total = fast_sum(headed, units, 1.0, kind=HookGradients)
+    assert float(total.norm()) <= 2 * (1 + 1e-4)
+    assert any("lm_head" in name for name, p in headed.named_parameters() if p.requires_grad)
+
+
+def test_the_hooks_are_taken_off_again() -> None:
+    model = adapted("llama")
+    fast_sum(model, [examples([6])], 1.0, kind=HookGradients)
+    assert not model.training
+    ids = torch.tensor([[0, 5, 6]])
+    model(input_ids=ids, labels=ids).loss.backward()
+    assert all(getattr(p, "grad_sample", None) is None for p in model.parameters())
+
+
+def test_dora_is_served_one_unit_at_a_time_and_bounded() -> None:
+    model = lora(use_dora=True)
+    units = [[example] for example in examples([6, 9])]
+    total = fast_sum(model, units, 0.01, kind=gradients_for)
+    assert 0 < float(total.norm()) <= 0.02 * (1 + 1e-4)
+
+
+def test_the_path_is_chosen_by_what_the_model_needs_and_says_why() -> None:
+    def path(**options: object) -> str:
+        return gradients_for(lora(**options), 1.0, padding=1).path
+
+    assert path() == "direct"
+    assert path(lora_dropout=0.1).startswith("Opacus hooks, for ")
+    assert path(modules_to_save=["lm_head"]).startswith("Opacus hooks, for ")
+    assert path(use_dora=True).startswith("one unit at a time, for ")
