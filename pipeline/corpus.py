@@ -1,0 +1,171 @@
+"""Read a data set into the one form that every later stage knows: records of parts, each of one privacy unit.
+
+    corpus = read(Path("notes.csv.gz"), policy, run / "corpus")
+    for record in load_records(corpus.folder / "records.jsonl"): ...
+
+The shape (text, prompt and completion, or chat) follows from the columns of the first record. A person's records share
+a unit; where the data has no unit column every record is its own unit. The fingerprint depends on the records alone:
+not on their order, the file format, or the names of the columns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline._readers import rows
+from pipeline._shapes import Part, Record, Shape, Shaper
+from pipeline._source import Source, check
+from pipeline._tally import Tally
+from pipeline.errors import InputError, IntegrityError
+from pipeline.folders import Progress, Value, digest_file, silent, stage
+from pipeline.policy import Data, Policy
+
+__all__ = ["Corpus", "Part", "Record", "Shape", "check", "load_records", "read", "save_records", "to_line"]
+
+_COLUMNS = ("text_column", "prompt_column", "completion_column", "messages_column", "id_column", "unit_column")
+_EVERY = 500  # records between two calls of progress
+
+
+class Corpus(Value):
+    """What was read: counts and a fingerprint; the records themselves are in `folder`/records.jsonl."""
+
+    folder: Path
+    source: str
+    shape: Shape
+    records: int
+    units: int
+    characters: int
+    duplicates: int
+    largest_unit: int
+    has_units: bool
+    refused: dict[str, int]
+    fingerprint: str
+
+
+def read(data: Path, policy: Policy, folder: Path, *, progress: Progress = silent) -> Corpus:
+    """Read a JSON Lines, CSV, Parquet or plain-text file (each also gzipped) once, in bounded memory.
+
+    Args:
+        data: the file; its ending names the format. Plain text is split at blank lines, or, where it has none, at line
+            ends.
+        policy: `policy.data` names the columns, the pattern that finds the unit, and the limit.
+        folder: the stage's folder; records.jsonl is written there (mode 0600).
+        progress: told bytes read of bytes in the file, and the figure `records`.
+
+    Returns:
+        Counts: records kept, units, characters of text, records that repeat an earlier one's text, records of the
+        largest unit, and records refused by reason. `fingerprint` is a SHA-256 (hex).
+
+    Raises:
+        InputError: the file is missing, empty, binary or damaged, a line or column is not what it must be, two records
+            have the same id, or nothing is left to train on. Then nothing stays behind in `folder`.
+    """
+    data, folder = Path(data), Path(folder)
+    check(data)
+    chosen = policy.data.model_dump(mode="json", include={*_COLUMNS, "unit_pattern", "limit"})
+    inputs = {"stage": "corpus/1", "name": data.name, "data": digest_file(data), "columns": chosen}
+    try:
+        return stage(folder, Corpus, inputs, lambda scratch: _corpus(data, policy.data, folder, scratch, progress))
+    except BaseException:
+        # Half a copy of private text is worth nothing: unlike other stages, this one never goes on from it.
+        shutil.rmtree(folder.with_name(folder.name + ".partial"), ignore_errors=True)
+        raise
+
+
+def load_records(path: Path) -> Iterator[Record]:
+    """Yield the records of a file that `save_records` wrote.
+
+    Raises:
+        IntegrityError: a line is not a record; the message names it.
+    """
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            record = None
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                content = json.loads(line)
+                parts = tuple(Part(part["role"], part["text"]) for part in content["parts"])
+                record = Record(content["id"], content["unit"], parts)
+            if record is None:
+                raise IntegrityError(
+                    f"{path}, line {number}, is not a record as it was written: delete the folder and run again."
+                )
+            yield record
+
+
+def save_records(path: Path, records: Iterable[Record]) -> int:
+    """Write records as lines `{"id","unit","parts":[{"role","text"}]}`, atomically, mode 0600; returns how many."""
+    partial, count = path.with_name(path.name + ".tmp"), 0
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            for record in records:
+                parts = [{"role": part.role, "text": part.text} for part in record.parts]
+                file.write(json.dumps({"id": record.id, "unit": record.unit, "parts": parts}, ensure_ascii=False) + "\n")
+                count += 1
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return count
+
+
+def to_line(record: Record, shape: Shape) -> dict[str, Any]:
+    """A record in the shape it came in: id, unit, and text, prompt and completion, or messages.
+
+    >>> to_line(Record("r1", "ann", (Part("text", "Hello."),)), "text")
+    {'id': 'r1', 'unit': 'ann', 'text': 'Hello.'}
+    """
+    line: dict[str, Any] = {"id": record.id, "unit": record.unit}
+    if shape == "chat":
+        return line | {"messages": [{"role": part.role, "content": part.text} for part in record.parts]}
+    return line | {part.role: part.text for part in record.parts}
+
+
+def _corpus(path: Path, data: Data, folder: Path, scratch: Path, progress: Progress) -> Corpus:
+    refused: Counter[str] = Counter()
+    columns = {getattr(data, key) for key in _COLUMNS}
+    with Source(path, scratch=scratch, columns=columns) as source, Tally(scratch) as tally:
+        shaper = Shaper(source, data)
+        records = _records(source, shaper, tally, refused, progress)
+        save_records(scratch / "records.jsonl", _first(records, data.limit))
+        if not tally.records:
+            reasons = "".join(f", {count} refused ({reason})" for reason, count in sorted(refused.items()))
+            raise InputError(f"{path} holds no record with text{reasons}: give a file that holds records.")
+        progress(source.size, source.size, records=tally.records)
+        units, largest = tally.units()
+        return Corpus(
+            folder=folder, source=path.name, shape=shaper.shape or "text", records=tally.records, units=units,
+            characters=tally.characters, duplicates=tally.duplicates, largest_unit=largest,
+            has_units=bool(shaper.has_units), refused=dict(sorted(refused.items())), fingerprint=tally.fingerprint(),
+        )  # fmt: skip
+
+
+def _records(source: Source, shaper: Shaper, tally: Tally, refused: Counter[str], progress: Progress) -> Iterator[Record]:
+    for row in rows(source):
+        shaped = shaper.shaped(row)
+        if isinstance(shaped, str):
+            refused[shaped] += 1
+            continue
+        earlier = tally.add(shaped, row.number, has_units=bool(shaper.has_units))
+        if earlier is not None:
+            what = f"repeats the id of {source.noun} {earlier}: give every record its own id, or set data.id_column."
+            raise source.error(row.number, what)
+        if tally.records % _EVERY == 0:
+            progress(source.done, source.size, records=tally.records)
+        yield shaped.record
+
+
+def _first(records: Iterator[Record], limit: int | None) -> Iterator[Record]:
+    for count, record in enumerate(records, 1):
+        yield record
+        if count == limit:  # stop before the next one is read and counted
+            return
