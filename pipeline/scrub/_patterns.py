@@ -1,0 +1,255 @@
+r"""Our own recognisers, as data: regular expressions for values that Presidio misses or scores below a usual minimum.
+
+A rule's score is what it earns without help; a word of `CONTEXT` near the match raises it by 0.35, and to 0.4 at least
+(Presidio's convention), so a rule at `WEAK` counts only beside such a word. Where a rule has a group `value`, only that
+group is the finding. Repetitions are bounded, so that no text makes a rule slow. Dialect: the `regex` module (`\p{Lu}`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+STRONG, FAIR, WEAK = 0.9, 0.6, 0.05
+
+
+class Rule(NamedTuple):
+    """A regular expression and the score of its match."""
+
+    pattern: str
+    score: float
+
+
+# --- web -------------------------------------------------------------------------------------------------------------
+_TLD = (
+    "com|org|net|edu|gov|mil|int|info|biz|io|co|ai|app|dev|me|tv|eu|uk|us|de|fr|es|it|nl|be|ch|at|se|no|dk|fi|pl|cz|sk|hu|"
+    "ro|bg|gr|pt|ie|is|si|hr|rs|ua|ru|tr|il|in|cn|jp|kr|tw|hk|sg|my|th|vn|ph|id|au|nz|za|ng|ke|eg|br|ar|mx|cl|pe|ca|online|"
+    "site|shop|store|health|care|clinic|bank|law|tech|cloud|email|blog|xyz|club|pro|name|mobi|travel|agency|digital|support"
+)
+_WORDLIKE = "me|is|in|it|at|be|no|so|us|my|to|am|id|name|care|support|health|bank|law|pro|club|travel|email|store|shop"
+_LINK_CHARACTERS = r"[^\s<>\"'()\[\]{}]"
+_NO_FULL_STOP = r"(?<![.,;:!?])"
+_AT = r"(?:\(at\)|\[at\]|\{at\}|[ ]at[ ])"
+_DOT = r"(?:[ ]?(?:\(dot\)|\[dot\]|[ ]dot[ ]|\.)[ ]?)"
+
+_EMAIL = (
+    Rule(r"[\w.+%'&=~-]{1,128}[ ]?@[ ]?(?:[\w-]{1,63}\.){1,8}[\w-]{2,63}", 1.0),
+    Rule(r"[\w.+%'&=~/-]{1,128}@\p{L}[\w-]{1,63}", STRONG),  # addresses of an intranet have no dot
+    Rule(rf"(?i)[\w.+-]{{1,64}}[ ]?{_AT}[ ]?[\w-]{{1,63}}(?:{_DOT}[\w-]{{2,63}}){{0,3}}{_DOT}(?:{_TLD})\b", STRONG),
+)
+_URL = (
+    Rule(rf"(?i)\b(?:https?|ftps?|sftp|ssh|file|ldaps?)://{_LINK_CHARACTERS}{{1,2000}}{_NO_FULL_STOP}", 1.0),
+    Rule(rf"(?i)\bwww\d?\.[\w-]{{1,63}}\.{_LINK_CHARACTERS}{{2,2000}}{_NO_FULL_STOP}", 1.0),
+    Rule(rf"(?<![\w@.-])(?:[\w-]{{1,63}}\.){{1,6}}(?:{_TLD})/{_LINK_CHARACTERS}{{0,2000}}{_NO_FULL_STOP}", STRONG),
+    Rule(rf"(?<![\w@.-])(?:[\w-]{{1,63}}\.){{2,6}}(?:{_TLD})\b(?![\w@])", STRONG),
+    Rule(rf"(?<![\w@.-])[\w-]{{2,63}}\.(?!(?:{_WORDLIKE})\b)(?:{_TLD})\b(?!@|\.\w)", FAIR),
+    Rule(r"(?i)(?<![\w@.-])[\w-]{2,63}\.(?:com|org|net)\b(?!@|\.\w)", FAIR),
+)
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+_ALONE, _AFTER = r"(?<![\w./-])", r"(?!\w|[./-]\d)"  # not inside a longer number, code or date
+_EXTENSION = r"(?:,?[ ]?(?:x|ext\.?|extension|\#)[ ]?\d{1,6})?(?!\w)"
+_PHONE = (
+    Rule(rf"(?<![\w+])\+\d{{1,3}}(?:[ ./-]{{0,2}}\(?\d{{1,5}}\)?){{2,6}}{_EXTENSION}", STRONG),
+    Rule(rf"{_ALONE}00\d{{1,3}}(?:[ ./-]\(?\d{{1,5}}\)?){{2,6}}{_EXTENSION}", FAIR),
+    Rule(rf"{_ALONE}(?:\+?1[-. ]?)?\(?\d{{3}}\)?[-. /]{{0,2}}\d{{3}}[-. ]\d{{4}}{_EXTENSION}", FAIR),
+    Rule(rf"{_ALONE}\(?0\d{{1,5}}\)?(?:[ ./-]{{1,2}}\d{{2,8}}){{1,5}}{_AFTER}", FAIR),
+    Rule(rf"{_ALONE}\(\d{{2,5}}\)[ ]?\d{{2,4}}(?:[ -]?\d{{2,5}}){{1,3}}{_AFTER}", FAIR),
+    Rule(rf"{_ALONE}\d{{2}}(?:[ .-]\d{{2}}){{3,5}}{_AFTER}", FAIR),
+    Rule(rf"{_ALONE}\d{{2,4}}[ -]\d{{3,4}}[ -]\d{{3,4}}{_AFTER}", 0.4),
+    Rule(rf"{_ALONE}(?:0\d{{9,10}}|[2-9]\d{{2}}[2-9]\d{{6}}){_AFTER}", 0.4),
+    Rule(rf"{_ALONE}\(?\d[\d ().-]{{5,18}}\d{_EXTENSION}", WEAK),
+)
+_CARD = (  # Presidio asks for a valid check digit; a mistyped card number is still one
+    Rule(r"(?<![\w-])\d{4}([ -])\d{4}\1\d{4}\1\d{1,7}(?![\w-])", STRONG),
+    Rule(r"(?<![\w-])3\d{3}([ -])\d{6}\1\d{5}(?![\w-])", STRONG),
+    Rule(r"(?<![\w-])[2-6]\d{12,18}(?![\w-])", 0.4),
+    Rule(r"(?<![\w-])\d{12,19}(?![\w-])", WEAK),
+)
+_IBAN = (
+    Rule(r"\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?\b", FAIR),
+    Rule(r"(?i)\b[A-Z]{2}\d{2}[A-Z0-9]{4}\d{4}[A-Z0-9]{3,22}\b", FAIR),
+)
+_SSN = (
+    Rule(r"(?<![\w-])\d{3}([- .])\d{2}\1\d{4}(?![\w-])", STRONG),
+    Rule(r"(?<![\w-])[xX*]{3}-?[xX*]{2}-?\d{4}(?![\w-])", STRONG),
+    Rule(r"(?<![\w-])\d{9}(?![\w-])", WEAK),
+)
+_IP = (
+    Rule(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?::\d{1,5})?(?!\w|\.\d)", FAIR),
+    Rule(r"(?i)(?<![\w:])(?:[0-9a-f]{1,4}:){7}[0-9a-f]{1,4}(?![\w:])", STRONG),
+)
+
+# --- dates -----------------------------------------------------------------------------------------------------------
+_WEEKDAY = r"(?:mon|tues|wednes|thurs|fri|satur|sun)days?"
+_MONTH = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|"
+    r"nov(?:ember)?|dec(?:ember)?)\b\.?"
+)
+_CLOCK = r"(?:[ T,]{1,2}\d{1,2}:\d{2}(?::\d{2})?(?:[ ]?[AaPp]\.?[Mm]\b\.?)?)?"
+_DATE = (
+    Rule(rf"(?<![\w/.-])\d{{1,4}}([/.-])\d{{1,2}}\1\d{{2,4}}{_CLOCK}(?![\w/]|[.-]\d)", FAIR),
+    Rule(rf"(?i)\b(?:{_WEEKDAY},?[ ]+)?\d{{1,2}}(?:st|nd|rd|th)?[ -](?:of[ ])?{_MONTH}(?:,?[ -]\d{{4}}\b|-\d{{2}}\b)?", FAIR),
+    Rule(rf"(?i)\b(?:{_WEEKDAY},?[ ]+)?{_MONTH}[ ]+\d{{1,2}}(?:st|nd|rd|th)?\b(?:,?[ ]+\d{{4}}\b)?", FAIR),
+    Rule(rf"(?i)\b{_WEEKDAY}\b", FAIR),
+    Rule(r"(?i)\b(?:dob|d\.o\.b|date of birth|born(?: on)?|birth ?day|birth date)\W{1,4}(?P<value>\d[\d ./-]{3,9}\d)", STRONG),
+)
+
+# --- names -----------------------------------------------------------------------------------------------------------
+_NAME = r"(?:\p{Lu}[\p{L}'’]+(?:-\p{Lu}?[\p{L}'’]+){0,2}|\p{Lu}\.)"
+_PARTICLE = r"(?:van|von|der|den|de|del|della|di|da|dos|la|le|el|al|bin|ibn|ben|ter|ten|zu)"
+_NAMES = rf"{_NAME}(?:[ \t]{{1,3}}(?:{_PARTICLE}[ \t]{{1,3}}){{0,2}}{_NAME}){{0,3}}"
+_TITLE = (
+    r"(?:(?i:mr|mrs|ms|miss|mx|dr|prof|rev|hon|capt|lt|sgt|messrs|mme|mlle|herr|frau)\b\.?"
+    r"|Professor|Doctor|Judge|Justice|Nurse|Sister|Father|Sir|Dame|Lady|Lord|Captain|Officer|Detective|Sergeant|Senator)"
+)
+_SAYS_NAME = (
+    r"(?i:\b(?:my name is|name's|this is|i am called|patient:|patient name:|(?:full |first |last |sur)?name:|attn:?|"
+    r"attention:?|c/o|(?:sincerely|regards|wishes|cheers|thanks|thank you|best|yours|love|signed),?))"
+)
+_PERSON = (
+    Rule(rf"(?<!\w){_TITLE}[ \t]+{_NAMES}", STRONG),
+    Rule(rf"\b[Pp]atient[ ](?P<value>{_NAME}[ ]{_NAMES})", FAIR),
+    Rule(rf"{_SAYS_NAME}\s{{1,3}}(?P<value>{_NAMES})(?=\s*(?:[.,;:!?)\n]|$))", FAIR),
+    Rule(
+        r"(?i)\bname(?:'s| is|:)?[ ](?!(?:is|on|of|for|in|and|or|to|the|a|not|was|has)\b)"
+        r"(?P<value>\p{L}[\p{L}'’-]+(?:[ ]\p{L}[\p{L}'’-]+){0,2})(?=[ ]*(?:[.,;!?)\n]|$))",
+        FAIR,
+    ),
+    Rule(
+        r"(?i:\b(?:dear|hi|hello|hey))[ \t]+(?!(?:All|Team|Sir|Madam|There|Everyone|Folks|Both|Customer)\b)"
+        rf"(?P<value>{_NAMES})(?=[ \t]*[,:!.\n-])",
+        FAIR,
+    ),
+)
+_ORGANIZATION = (
+    Rule(
+        r"(?<!\w)(?:\p{Lu}[\p{L}\d&.'’-]*,?[ ]){1,4}(?:and[ ]\p{Lu}\p{L}+[ ])?"
+        r"(?:LLC|LLP|Inc|Ltd|Limited|PLC|plc|Corp|Corporation|GmbH|AG|SA|SpA|BV|NV|Company|Group|Holdings|& Sons|and Sons|"
+        r"Hospital|Medical Cent(?:er|re)|Clinic|Surgery|Hospice|University|College|Institute|Academy|School|Bank|Credit Union|"
+        r"Insurance|Health Trust|Foundation|Association|Pharmacy)\b\.?",
+        STRONG,
+    ),
+    Rule(r"(?<!\w)\p{Lu}[\p{L}'’-]+,[ ]\p{Lu}[\p{L}'’-]+,?[ ](?:and|&)[ ]\p{Lu}[\p{L}'’-]+", FAIR),  # partners of a firm
+)
+
+# What is joined to a name that the model found: more names to its right, and to its left unless a sentence starts there.
+NAMES_AFTER = rf"(?:[ \t]{{1,3}}(?:{_PARTICLE}[ \t]{{1,3}}){{0,2}}{_NAME}){{1,3}}"
+NAMES_BEFORE = rf"(?<=[\p{{Ll}},;:][ ])(?:{_NAME}[ ]){{1,2}}\Z"
+
+# --- record numbers --------------------------------------------------------------------------------------------------
+_KIND = (
+    r"(?i:\b(?:(?:medical|health|patient)[ -]records?|patient|chart|case|claim|account|acct|a/c|policy|ticket|order|invoice|"
+    r"reference|ref|booking|confirmation|reservation|membership|member|customer|client|file|incident|request|tracking|"
+    r"shipment|parcel|docket|application|employee|staff|student|subscriber|loan|contract|registration|referral|"
+    r"prescription|specimen|accession|encounter|admission|transaction|receipt|serial|licen[cs]e|passport|badge|user)s?\b\.?)"
+)
+_NUMBERED = r"(?:[ \t]*(?i:\b(?:numbers?|nos?|nr|num|id|ids|identifier|code)\b\.?|\#))"
+_IS = r"(?:[ \t]*(?i:is|was|are|reads|below|:|=|-|–|\(|\#)){0,3}[ \t]*[\"'(]?"
+_CODE = (  # up to six letters, then a run with a digit near its start
+    r"(?P<value>(?:[A-Z]{1,6}[ ])?(?=[A-Za-z]{0,6}[/.-]?\d)"
+    r"[A-Za-z0-9]{1,24}(?:[-/._][A-Za-z0-9]{1,16}){0,5}(?:[ ]\d{3,12}){0,3})"
+)
+_THREE_DIGITS = r"(?=[A-Za-z/.-]{0,8}\d[A-Za-z/.-]?\d[A-Za-z/.-]?\d)"
+_RECORD = (
+    Rule(rf"{_KIND}{_NUMBERED}{_IS}{_CODE}", STRONG),
+    Rule(rf"{_KIND}[ \t]*:?[ \t]*{_THREE_DIGITS}{_CODE}", FAIR),
+    Rule(rf"\b(?i:mrn|npi|dea|hcn|pnr|vin|crn|urn|ref|inv|tkt|rma|imei)\b\.?{_NUMBERED}?{_IS}{_THREE_DIGITS}{_CODE}", STRONG),
+    Rule(r"(?<![\w-])[A-Z]{2,6}[-/]?(?:\d{2,4}[-/])?\d{4,12}(?:[-/]\d{1,6})?(?![\w-])", FAIR),
+    Rule(r"(?<![\w-])\#[ ]?(?P<value>[A-Z]{0,4}-?\d{4,15}(?:-\d{1,8}){0,3})(?![\w-])", FAIR),
+    Rule(r"(?i:\bnos?\.)[ ]?(?P<value>\d{1,6}/\d{2,4})\b", STRONG),  # application numbers of courts
+)
+
+# --- addresses -------------------------------------------------------------------------------------------------------
+_COMMON_STREET = (  # in any case
+    r"(?i:street|str|st|avenue|ave|road|rd|boulevard|blvd|lane|ln|drive|dr|court|ct|terrace|parkway|pkwy|highway|hwy|circle|"
+    r"crescent|cres|mews|square|sq|turnpike|place|close)"
+)
+_OTHER_STREET = (  # capitalised only; most of the suffixes of USPS Publication 28
+    r"(?:Alley|Bay|Beach|Bend|Bluff|Bottom|Branch|Bridge|Brook|Burg|Bypass|Camp|Canyon|Cape|Causeway|Center|Cliff|Club|Common|"
+    r"Corner|Course|Cove|Creek|Crossing|Curve|Dale|Dam|Divide|Estate|Expressway|Extension|Fall|Ferry|Field|Flat|Ford|Forest|"
+    r"Forge|Fork|Fort|Freeway|Garden|Gateway|Glen|Green|Grove|Harbor|Haven|Heights|Hill|Hollow|Inlet|Island|Isle|Junction|Key|"
+    r"Knoll|Lake|Land|Landing|Light|Loaf|Lock|Lodge|Loop|Mall|Manor|Meadow|Mill|Mission|Motorway|Mount|Mountain|Neck|Orchard|"
+    r"Oval|Overpass|Park|Pass|Passage|Path|Pike|Pine|Plain|Plaza|Point|Port|Prairie|Quay|Radial|Ramp|Ranch|Rapid|Rest|Ridge|"
+    r"Rise|River|Route|Row|Rue|Run|Shoal|Shore|Skyway|Spring|Spur|Station|Stravenue|Stream|Summit|Throughway|Trace|Track|Trail|"
+    r"Trafficway|Tunnel|Underpass|Union|Valley|Via|Viaduct|View|Village|Ville|Vista|Walk|Wall|Way|Well|Wharf|Yard)"
+)
+_UNIT = (
+    r"(?:(?i:apartment|apt|suite|ste|unit|flat|floor|room|rm|building|bldg)\b\.?[ \t]*(?:no\.?[ ]?)?"
+    r"[A-Za-z]?-?\d{1,5}[A-Za-z]?\b)"
+)
+_UK_POSTCODE = r"[A-Z]{1,2}\d[A-Z\d]?[ ]?\d[A-Z]{2}"
+_POSTCODE = rf"(?:[A-Z]{{2}}\.?[ \t]+\d{{5}}(?:-\d{{4}})?|{_UK_POSTCODE}|\d{{4,6}}|[A-Z]\d[A-Z][ ]?\d[A-Z]\d)"
+_CITY = r"\p{Lu}[\p{L}.'’-]{1,30}(?:[ ]\p{Lu}?[\p{L}.'’-]{1,30}){0,2}"
+_TAIL = rf"(?:[ \t]*[,\n]?[ \t]*{_UNIT})?(?:[ \t]*[,\n]\s*{_CITY}){{0,3}}(?:[ \t]*,?\s+{_POSTCODE}\b)?"
+_HOUSE = r"(?<![\w-])(?:\d{1,4}[ ]+)?\d{1,6}[A-Za-z]?(?:[-/]\d{1,5})?,?[ \t]+(?:[NSEW]{1,2}\.?[ \t]+)?"
+_WORDS = r"(?:(?:\p{Lu}[\p{L}.'’-]{0,30}|\d{1,3}(?:st|nd|rd|th))[ \t]+){1,4}"
+_ANY_WORDS = r"(?:\p{L}[\p{L}.'’-]{0,30}[ ]+){0,4}\p{L}[\p{L}.'’-]{1,30}(?:[ ]+\d{1,5}[a-zA-Z]?\b)?"
+_PLACE = r"\p{L}[\p{L}.'’-]{1,30}(?:[ ]\p{L}[\p{L}.'’-]{0,30}){0,3}"
+_LINES = rf"(?:[ ]{_CITY})?(?:\s*[,\n][ ]*{_PLACE}){{0,3}}(?:,?\s+{_POSTCODE}\b)?"
+_GERMANIC = r"(?:straße|strasse|str\.|gasse|weg|platz|allee|gatan|vägen|vej|gade|veien|laan|straat|plein|katu|utca)"
+_ROMANCE = (
+    r"(?i:rue|avenue|boulevard|via|viale|piazza|corso|calle|avenida|plaza|paseo|rua|travessa|praça|chemin|quai|impasse)[ ]"
+    r"(?:(?:de|du|des|la|le|les|del|della|dei|di|da|do|dos|los|las|l'|d')[ ]?){0,3}\p{Lu}[\p{L}'’-]{1,30}"
+    r"(?:[ ](?:de[ ])?\p{Lu}[\p{L}'’-]{1,30}){0,4}"
+)
+_ADDRESS_OF = (
+    r"(?i:\b(?:address(?:es)?(?:[ ](?:is|was|to|with|of)|,?[ ]here[ ]they[ ]are)?"
+    r"|(?:lives?|living|lived|resid(?:es|ed|ing)|stay(?:s|ing)?|located|based|registered|office is|home is)[ ](?:at|in|on)"
+    r"|(?:sen[dt]|ship(?:ped)?|deliver(?:ed)?|mail(?:ed)?|forward(?:ed)?|move[ds]?|went)[ ]"
+    r"(?:(?:it|them|this|everything)[ ])?to)\s*:?\s+)"
+)
+_ADDRESS = (
+    Rule(rf"{_HOUSE}{_WORDS}(?:{_COMMON_STREET}|{_OTHER_STREET})s?\b\.?{_TAIL}", STRONG),
+    Rule(rf"{_HOUSE}{_ANY_WORDS}[,\s]\s*{_UNIT}{_LINES}", STRONG),
+    Rule(rf"{_ADDRESS_OF}(?P<value>{_HOUSE}{_ANY_WORDS}(?:[,\s]\s*{_UNIT})?{_LINES})", FAIR),
+    Rule(rf"(?<!\w)(?:{_HOUSE})?\p{{Lu}}[\p{{L}}.-]{{2,30}}{_GERMANIC}[ ]+\d{{1,4}}[a-zA-Z]?\b{_TAIL}", STRONG),
+    Rule(rf"{_HOUSE}{_ROMANCE}{_TAIL}", STRONG),
+    Rule(rf"\b{_ROMANCE},?[ ](?:n[°º.]?[ ]?)?\d{{1,5}}[a-zA-Z]?\b{_TAIL}", STRONG),
+    Rule(r"(?i)(?<!\w)(?:p\.?[ ]?o\.?[ ]?box|(?:unit|psc|cmr)[ ]+\d{1,5},?[ ]+box)[ ]+\d{1,7}\b", STRONG),
+    Rule(r"(?i)\b[adf]po,?[ ]+a[aep][ ]+\d{5}(?:-\d{4})?\b", STRONG),  # military post
+    Rule(rf"(?<!\w){_UNIT}", FAIR),
+    Rule(rf"(?<![\w-])(?:{_UK_POSTCODE}|[A-Z]{{2}}[ ]+\d{{5}}(?:-\d{{4}})?)(?![\w-])", FAIR),
+)
+
+RULES: dict[str, tuple[Rule, ...]] = {
+    "EMAIL_ADDRESS": _EMAIL,
+    "URL": _URL,
+    "PHONE_NUMBER": _PHONE,
+    "CREDIT_CARD": _CARD,
+    "IBAN_CODE": _IBAN,
+    "US_SSN": _SSN,
+    "IP_ADDRESS": _IP,
+    "DATE_TIME": _DATE,
+    "PERSON": _PERSON,
+    "ORGANIZATION": _ORGANIZATION,
+    "RECORD_NUMBER": _RECORD,
+    "STREET_ADDRESS": _ADDRESS,
+}
+
+CONTEXT: dict[str, tuple[str, ...]] = {
+    "PHONE_NUMBER": (
+        *("phone", "telephone", "tel", "cell", "mobile", "call", "fax", "ring", "text", "reach", "whatsapp", "sms", "answer"),
+        *("contact", "dial", "number"),
+    ),
+    "CREDIT_CARD": ("card", "credit", "debit", "visa", "mastercard", "amex", "discover", "cc", "payment"),
+    "US_SSN": ("ssn", "social", "security"),
+}
+
+_COUNT = r"(?:an?|one|two|three|four|five|six|seven|eight|nine|ten|twelve|several|few|couple(?: of)?|many|some|\d{1,3}\b)"
+_PERIOD = r"(?:second|minute|min|hour|hr|day|night|week|weekend|month|quarter|year|decade|semester)s?"
+_WHEN = (
+    r"(?:today|tonight|tomorrow|yesterday|now|morning|afternoon|evening|noon|midnight|daily|nightly|weekly|monthly|yearly|"
+    r"annual(?:ly)?)"
+)
+
+# What the model finds and nobody is known by: a finding of the entity that matches in full is dropped.
+NOT_PERSONAL: dict[str, str] = {
+    "DATE_TIME": (
+        rf"(?i)(?:(?:about|around|almost|over|every|each|this|that|these|the|last|next|past|previous|following|first|same|"
+        rf"early|late|later|earlier|ago|of|in|for|at|all|other|coming|recent|another|half|more|than|less|at least|"
+        rf"{_COUNT}|{_PERIOD}|{_WHEN})[- ]?)+"
+    ),
+    "ORGANIZATION": (
+        r"(?i)(?:asap|ssn|iban|mrn|dob|id|pin|otp|pdf|faq|url|ip|cvv|pto|eta|eod|fyi|btw|atm|gps|sms|usb|api|html|vpn|wifi)s?"
+    ),
+}

@@ -1,0 +1,142 @@
+"""One shard of a corpus: a file of records in, files of scrubbed records and of spans out, counts as a marker that it is done.
+
+Nothing here returns or raises text: a worker process sends back counts, and any other error than our own becomes a
+StageError that names its kind only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pipeline.corpus import Part, Record, load_records, save_records
+from pipeline.errors import HushtuneError, StageError
+from pipeline.folders import Value, digest_file, write_json, write_text
+from pipeline.policy import Scrub
+from pipeline.scrub.detect import Detector, Span, encodable, load
+from pipeline.scrub.operators import replace
+from pipeline.scrub.recall import Recall, planted
+
+RECORDS = 256  # in a shard: seconds of work, so that little is lost in a crash and progress moves
+CHARACTERS = 1_000_000  # in a shard, roughly: bounds a worker's memory where records are long
+
+
+class Counts(Value):
+    """What one shard held: records, records changed, values found by entity, digest of each result file."""
+
+    records: int
+    changed: int
+    entities: dict[str, int]
+    digests: dict[str, str]
+
+    @property
+    def found(self) -> int:
+        """Values found, of any entity."""
+        return sum(self.entities.values())
+
+
+def split(records: Iterable[Record], folder: Path) -> list[Path]:
+    """Write the records into shard files `00000.jsonl`, … in order; returns their paths."""
+    paths = []
+    for shard in _shards(records):
+        paths.append(folder / f"{len(paths):05d}.jsonl")
+        save_records(paths[-1], shard)
+    return paths
+
+
+def _shards(records: Iterable[Record]) -> Iterator[list[Record]]:
+    shard: list[Record] = []
+    characters = 0
+    for record in records:
+        shard.append(record)
+        characters += sum(len(part.text) for part in record.parts)
+        if len(shard) == RECORDS or characters >= CHARACTERS:
+            yield shard
+            shard, characters = [], 0
+    if shard:
+        yield shard
+
+
+def results(shard: Path) -> tuple[Path, Path]:
+    """Where a shard's scrubbed records and its spans go."""
+    return shard.with_suffix(".records.jsonl"), shard.with_suffix(".spans.jsonl")
+
+
+def done(shard: Path) -> Counts | None:
+    """A shard's counts, if its results are there and whole."""
+    marker = shard.with_suffix(".json")
+    if not marker.is_file():
+        return None
+    counts = Counts.model_validate_json(marker.read_text())
+    whole = all(path.is_file() and digest_file(path) == counts.digests[path.name] for path in results(shard))
+    return counts if whole else None
+
+
+def run(shard: Path, scrub: Scrub) -> Counts:
+    """Scrub one shard.
+
+    Raises:
+        PolicyError: the policy names an entity that no recogniser supports.
+        StageError: anything else went wrong; the message names the kind of error and carries no text.
+    """
+    try:
+        return _run(shard, scrub, load(scrub))
+    except HushtuneError:
+        raise
+    except Exception as error:
+        kind = type(error).__name__
+    # Raised here, not in the handler: a chained error would keep text in its message or its frames.
+    raise StageError(f"Records of shard {shard.stem} could not be scrubbed ({kind}): run again, finished shards are kept.")
+
+
+def probe(gold: Path | None, scrub: Scrub) -> tuple[str, tuple[Recall, ...]]:
+    """The name of the detector that scrubs, and its recall on the probes; errors as in `run`, InputError for bad probes."""
+    try:
+        detector = load(scrub)
+        return detector.name, planted(gold, detector) if gold else ()
+    except HushtuneError:
+        raise
+    except Exception as error:
+        kind = type(error).__name__
+    raise StageError(f"The probes could not be measured ({kind}): write them again.")
+
+
+def _run(shard: Path, scrub: Scrub, detector: Detector) -> Counts:
+    records = list(load_records(shard))
+    texts = [encodable(part.text) for record in records for part in record.parts]
+    found = iter(zip(texts, detector.find(texts), strict=True))
+    scrubbed, lines, entities, changed = [], [], Counter[str](), 0
+    for record in records:
+        parts = list(islice(found, len(record.parts)))
+        new = [replace(text, spans, scrub.operator) for text, spans in parts]
+        scrubbed.append(_with_texts(record, new))
+        changed += any(spans for _, spans in parts)
+        entities.update(span.entity for _, spans in parts for span in spans)
+        lines.append(_line(record.id, [spans for _, spans in parts]))
+    records_path, spans_path = results(shard)
+    save_records(records_path, scrubbed)
+    write_text(spans_path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    digests = {path.name: digest_file(path) for path in (records_path, spans_path)}
+    counts = Counts(records=len(records), changed=changed, entities=dict(sorted(entities.items())), digests=digests)
+    write_json(shard.with_suffix(".json"), counts.model_dump(mode="json"))
+    return counts
+
+
+def _with_texts(record: Record, texts: list[str]) -> Record:
+    parts = tuple(Part(part.role, text) for part, text in zip(record.parts, texts, strict=True))
+    return Record(record.id, record.unit, parts)
+
+
+def _line(record_id: str, parts: list[list[Span]]) -> dict[str, Any]:
+    """A record's spans; `part` is the index of the part that the offsets count in, where a record has several."""
+    spans = [
+        {"start": span.start, "end": span.end, "entity": span.entity, "score": span.score}
+        | ({"part": index} if len(parts) > 1 else {})
+        for index, found in enumerate(parts)
+        for span in found
+    ]
+    return {"id": record_id, "spans": spans}

@@ -1,0 +1,226 @@
+"""Scrub a corpus: find personal data in every part of every record and put the policy's operator in its place.
+
+    scrubbed = scrub(corpus, policy, run / "scrubbed", probes=run / "probes.jsonl")
+    export(scrubbed, corpus.shape, Path("out.jsonl"), Path("spans.jsonl"))
+
+Records are cut into shards. A shard is a file and its results are files, worked on by as many processes as there are cores;
+shards that an earlier try finished are not done again, and the result does not depend on the number of processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from importlib import metadata
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from pipeline.corpus import Corpus, Shape, load_records, to_line
+from pipeline.errors import IntegrityError, StageError, UsageError
+from pipeline.folders import Progress, Value, digest, digest_file, private_folder, silent, stage
+from pipeline.policy import Policy, Scrub
+from pipeline.scrub import _shards
+from pipeline.scrub.detect import MODEL
+from pipeline.scrub.recall import Recall
+
+_Described = tuple[str, tuple[Recall, ...]]
+_Whole = tuple[list[_shards.Counts], str, tuple[Recall, ...]]
+_Finish = Callable[[Path, _shards.Counts], None]
+_Report = Callable[[list[_shards.Counts]], None]
+
+SMALL = 512  # records up to which starting processes takes longer than it saves
+MOST_WORKERS = 4
+
+
+class Scrubbed(Value):
+    """What scrubbing did. `folder` holds records.jsonl (scrubbed) and spans.jsonl (offsets into the originals, no text).
+
+    `changed` counts records in which something was found, `entities` the values found by type, `digest` is the SHA-256 of
+    records.jsonl, `recall` was measured on the probes (by entity, and `ALL`; empty without probes), `seconds` is wall time.
+    """
+
+    folder: Path
+    records: int
+    changed: int
+    entities: dict[str, int]
+    detector: str
+    operator: str
+    digest: str
+    recall: tuple[Recall, ...]
+    seconds: float
+
+
+def scrub(
+    corpus: Corpus,
+    policy: Policy,
+    folder: Path,
+    *,
+    probes: Path | None,
+    progress: Progress = silent,
+    workers: int | None = None,
+) -> Scrubbed:
+    """Scrub a corpus once for its records, the policy's section `scrub`, the probes and the rules.
+
+    Args:
+        corpus: what was read; its records.jsonl is the input.
+        policy: `policy.scrub` names detector, entities, minimum score, operator and allowed words.
+        folder: the stage's folder.
+        probes: gold file of planted values on which recall is measured, or None.
+        progress: told records done of records, and the figure `found` (values so far).
+        workers: processes; 1 works in this one. By default one for each core, at most four, and none for few records.
+
+    Raises:
+        PolicyError: the policy names an entity that no recogniser supports.
+        InputError: the probe file is not gold.
+        StageError: a shard could not be scrubbed or a process died. Finished shards are kept for the next try.
+    """
+    source = corpus.folder / "records.jsonl"
+    inputs = {
+        "stage": "scrub/1",
+        "records": digest_file(source),
+        "scrub": policy.scrub.model_dump(mode="json"),
+        "probes": digest_file(probes) if probes else None,
+        "rules": _rules(),
+    }
+
+    def report(counts: list[_shards.Counts]) -> None:
+        progress(sum(count.records for count in counts), corpus.records, found=sum(count.found for count in counts))
+
+    def work(scratch: Path) -> Scrubbed:
+        started = time.monotonic()
+        processes = _processes(workers, corpus.records)
+        counts, detector, recall = _all(source, policy.scrub, scratch, probes, report, processes)
+        entities = sum((Counter(count.entities) for count in counts), Counter[str]())
+        return Scrubbed(
+            folder=folder,
+            records=sum(count.records for count in counts),
+            changed=sum(count.changed for count in counts),
+            entities=dict(sorted(entities.items())),
+            detector=detector,
+            operator=policy.scrub.operator,
+            digest=digest_file(scratch / "records.jsonl"),
+            recall=recall,
+            seconds=round(time.monotonic() - started, 3),
+        )
+
+    return stage(folder, Scrubbed, inputs, work)
+
+
+def export(scrubbed: Scrubbed, shape: Shape, output: Path, spans: Path | None = None) -> int:
+    """Write the scrubbed records in the shape they came in, and the spans, as JSON Lines; returns how many records.
+
+    Both files are written whole or not at all, mode 0600.
+
+    Args:
+        scrubbed: a finished stage.
+        shape: `corpus.shape`: text, completion or chat.
+        output: where the records go; an existing file is replaced.
+        spans: where `{"id","spans":[{"start","end","entity","score"}]}` goes, or None.
+
+    Raises:
+        UsageError: a folder to write in does not exist.
+        IntegrityError: the scrubbed records differ from their digest.
+    """
+    records = scrubbed.folder / "records.jsonl"
+    if not records.is_file() or digest_file(records) != scrubbed.digest:
+        raise IntegrityError(f"The scrubbed records in {scrubbed.folder} are missing or changed: delete it and run again.")
+    for path in (output, spans):
+        if path is not None and not path.parent.is_dir():
+            raise UsageError(f"The folder {path.parent} does not exist: make it, or write elsewhere.")
+    lines = (json.dumps(to_line(record, shape), ensure_ascii=False) + "\n" for record in load_records(records))
+    count = _write(output, lines)
+    if spans is not None:
+        _write(spans, _lines([scrubbed.folder / "spans.jsonl"]))
+    return count
+
+
+def _all(source: Path, scrub: Scrub, scratch: Path, probes: Path | None, report: _Report, processes: int) -> _Whole:
+    """Scrub every shard and join the results in `scratch`."""
+    folder = private_folder(scratch / "shards")
+    shards = _shards.split(load_records(source), folder)
+    counts = {shard: count for shard in shards if (count := _shards.done(shard))}
+
+    def finish(shard: Path, count: _shards.Counts) -> None:
+        counts[shard] = count
+        report(list(counts.values()))
+
+    todo = [shard for shard in shards if shard not in counts]
+    work = _in_processes if processes > 1 else _here
+    detector, recall = work(todo, scrub, probes, finish, min(processes, max(len(todo), 1)))
+    for name, index in (("records.jsonl", 0), ("spans.jsonl", 1)):
+        _write(scratch / name, _lines(_shards.results(shard)[index] for shard in shards))
+    shutil.rmtree(folder)
+    return [counts[shard] for shard in shards], detector, recall
+
+
+def _here(todo: list[Path], scrub: Scrub, probes: Path | None, finish: _Finish, processes: int) -> _Described:
+    described = _shards.probe(probes, scrub)
+    for shard in todo:
+        finish(shard, _shards.run(shard, scrub))
+    return described
+
+
+def _in_processes(todo: list[Path], scrub: Scrub, probes: Path | None, finish: _Finish, processes: int) -> _Described:
+    """The same in processes with a detector each. They are spawned: a fork would copy locks that other threads hold."""
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+    try:
+        probe = pool.submit(_shards.probe, probes, scrub)
+        futures = {pool.submit(_shards.run, shard, scrub): shard for shard in todo}
+        waiting: list[Future[Any]] = [probe, *futures]
+        for future in as_completed(waiting):
+            result = future.result()  # a wrong policy or probe file stops the work at once
+            if future is not probe:
+                finish(futures[future], result)
+        return probe.result()
+    except BrokenProcessPool:
+        pass
+    finally:
+        pool.shutdown(cancel_futures=True)
+    raise StageError(
+        "A scrubbing process ended early, perhaps for lack of memory: run again (finished shards are kept), with fewer workers "
+        "if it happens again."
+    )
+
+
+def _processes(workers: int | None, records: int) -> int:
+    if workers is not None:
+        return max(1, workers)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if records <= SMALL else min(cores, MOST_WORKERS)
+
+
+def _rules() -> str:
+    """Digest of everything but the policy that decides what is found: this package's code, and what it stands on."""
+    code = {path.name: digest_file(path) for path in sorted(Path(__file__).parent.glob("*.py"))}
+    return digest(code | {name: metadata.version(name) for name in ("presidio-analyzer", "spacy", MODEL)})
+
+
+def _lines(paths: Iterable[Path]) -> Iterator[str]:
+    for path in paths:
+        with path.open(encoding="utf-8", newline="\n") as file:
+            yield from file
+
+
+def _write(path: Path, lines: Iterable[str]) -> int:
+    """Write lines atomically and durably, mode 0600; returns how many."""
+    partial, count = path.with_name(path.name + ".tmp"), 0
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            for line in lines:
+                file.write(line)
+                count += 1
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return count

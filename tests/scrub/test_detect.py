@@ -1,0 +1,208 @@
+"""The detector: what it must find, where it says it is, and what it must never do."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import socket
+import subprocess
+import sys
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import PolicyError
+from pipeline.policy import Policy
+from pipeline.scrub import Detector, Span, detect
+from pipeline.scrub._presidio import Default
+from pipeline.scrub.recall import covered
+
+# The second value of each pair is what must be covered in the first.
+FOUND = [
+    ("You can reach me at ada.lovelace@example.org any time", "ada.lovelace@example.org"),
+    ("mail: A_B+c%d@sub.example.co.uk, thanks", "A_B+c%d@sub.example.co.uk"),
+    ("write to ada at example dot com please", "ada at example dot com"),
+    ("sent by müller@exämple.de yesterday", "müller@exämple.de"),
+    ("cc jdoe@hou-mail for the file", "jdoe@hou-mail"),
+    ("The number (212) 555-0147 is dead", "(212) 555-0147"),
+    ("he left 212.555.0147x22 on the machine", "212.555.0147x22"),
+    ("+44 7700 900123", "+44 7700 900123"),
+    ("0049 30 901820 was engaged", "0049 30 901820"),
+    ("her line, 020 7946 0018, rings out", "020 7946 0018"),
+    ("It is 06 12 34 56 78 now", "06 12 34 56 78"),
+    ("just 2125550147 will do", "2125550147"),
+    ("call me on 555-0147 tonight", "555-0147"),
+    ("My old one was 4111 1111 1111 1111", "4111 1111 1111 1111"),
+    ("it ends so: 4111111111111112", "4111111111111112"),  # the check digit is wrong, the number still a card's
+    ("amex 3782-822463-10005 declined", "3782-822463-10005"),
+    ("transfer to DE89 3704 0044 0532 0130 00 today", "DE89 3704 0044 0532 0130 00"),
+    ("gb82west12345698765432 bounced", "gb82west12345698765432"),
+    ("they wanted 078-05-1121 from me", "078-05-1121"),
+    ("SSN: 219099999", "219099999"),
+    ("login from 192.168.14.3 failed", "192.168.14.3"),
+    ("host 2001:0db8:85a3:0000:0000:8a2e:0370:7334 is up", "2001:0db8:85a3:0000:0000:8a2e:0370:7334"),
+    ("see https://example.community/u/ada?id=7.", "https://example.community/u/ada?id=7"),
+    ("profile at www.example.museum/ada today", "www.example.museum/ada"),
+    ("my site is ada-lovelace.example.com", "ada-lovelace.example.com"),
+    ("mac 00:1A:2B:3C:4D:5E joined", "00:1A:2B:3C:4D:5E"),
+    ("Medical record number 00482913 is mine", "00482913"),
+    ("MRN: A48-2913", "A48-2913"),
+    ("case no. 36244/06 against the state", "36244/06"),
+    ("Ticket TK-20931 is open", "TK-20931"),
+    ("order #884213 never came", "884213"),
+    ("my policy number is: HX 9981 2231", "HX 9981 2231"),
+    ("claim 77120034 denied", "77120034"),
+    ("Send it to 12 Rose Hill Lane, Apt. 4, Springfield, IL 62704 please", "12 Rose Hill Lane, Apt. 4, Springfield, IL 62704"),
+    ("I live at 221B Baker Street, London NW1 6XE", "221B Baker Street, London NW1 6XE"),
+    ("Lieferung: Hauptstraße 12, 10115 Berlin", "Hauptstraße 12"),
+    ("chez 14 rue de la Paix, Paris", "14 rue de la Paix"),
+    ("PO Box 4411", "PO Box 4411"),
+    ("Mrs. Abernathy rang", "Mrs. Abernathy"),
+    ("Thanks,\nOona Quill", "Oona Quill"),
+    ("my name is oona quill", "oona quill"),
+    ("born 03/04/1961 in the country", "03/04/1961"),
+    ("on 3 March 1961 it began", "3 March 1961"),
+    ("Her NHS number is 943 476 5919", "943 476 5919"),
+    ("NI number QQ123456C, no: AB 12 34 56 C", "AB 12 34 56 C"),
+    ("She works for Initech LLC now", "Initech LLC"),
+]
+
+
+def spans_of(detector: Detector, text: str) -> list[Span]:
+    return detector.find([text])[0]
+
+
+@pytest.mark.parametrize(("text", "value"), FOUND)
+def test_finds_every_letter_and_digit(detector: Detector, text: str, value: str) -> None:
+    start = text.index(value)
+    assert covered(text, Span(start, start + len(value), "", 1), spans_of(detector, text))
+
+
+def test_leaves_ordinary_words_alone(detector: Detector) -> None:
+    text = "The kettle stopped working after two weeks, and the manual does not say which of the 3 lights matters most."
+    assert spans_of(detector, text) == []
+
+
+@pytest.mark.parametrize(
+    "before", ["", "🎉 ", "👩‍👩‍👧‍👦🏽 ", "naïve " + unicodedata.normalize("NFD", "café ") * 3, "שלום עולם ", "𝔘𝔫𝔦 "]
+)
+def test_offsets_count_characters(detector: Detector, before: str) -> None:
+    value = "zoe.o'hara@example.org"
+    text = f"{before}write to {value} 🎈 soon"
+    found = [span for span in spans_of(detector, text) if span.entity == "EMAIL_ADDRESS"]
+    assert [text[span.start : span.end] for span in found] == [value]
+
+
+def test_a_text_is_found_alike_alone_and_in_a_batch(detector: Detector) -> None:
+    texts = [text for text, _ in FOUND]
+    assert detector.find(texts) == [spans_of(detector, text) for text in texts]
+
+
+def test_values_far_into_a_long_text_and_on_the_border_of_windows(detector: Detector) -> None:
+    value = "ada.lovelace@example.org"
+    for offset in (detect.WINDOW - len(value) // 2, detect.WINDOW - detect.OVERLAP, 3 * detect.WINDOW + 7):
+        text = ("word " * offset)[:offset] + f" {value} " + "word " * 50
+        found = [text[span.start : span.end] for span in spans_of(detector, text)]
+        assert found == [value]
+
+
+def test_lone_surrogates_do_not_stop_it(detector: Detector) -> None:
+    text = "\ud83d mail ada@example.org"
+    (span,) = spans_of(detector, text)
+    assert text[span.start : span.end] == "ada@example.org"
+
+
+def test_empty_texts(detector: Detector) -> None:
+    assert detector.find([]) == []
+    assert detector.find(["", "  \n"]) == [[], []]
+
+
+def test_allowed_words_stay(policy: Policy) -> None:
+    section = policy.scrub.model_copy(update={"entities": ("URL",), "allow": ("HELP.example.com",)})
+    (spans,) = detect.load(section).find(["see help.example.com or ada.example.com"])
+    assert [span.start for span in spans] == [24]
+
+
+def test_an_entity_that_nothing_finds_is_named(policy: Policy) -> None:
+    with pytest.raises(PolicyError, match="SHOE_SIZE"):
+        detect.load(policy.scrub.model_copy(update={"entities": ("PERSON", "SHOE_SIZE")}))
+    with pytest.raises(PolicyError, match="such as EMAIL_ADDRESS"):
+        detect.load(policy.scrub.model_copy(update={"entities": ("EMAIL_ADRESS",)}))
+
+
+def test_a_country_s_entity_needs_only_its_name(policy: Policy) -> None:
+    section = policy.scrub.model_copy(update={"entities": ("IT_FISCAL_CODE",)})
+    (spans,) = detect.load(section).find(["codice RSSMRA85T10A562S, grazie"])
+    assert [span.entity for span in spans] == ["IT_FISCAL_CODE"]
+
+
+def test_loads_and_works_without_a_network(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the detector reached for the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert Default(policy.scrub).find(["mail ada@example.org, see example.org"])[0]
+
+
+def test_presidio_is_silent(detector: Detector, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    for name in ("presidio-analyzer", "decision_process", "spacy"):
+        logging.getLogger(name).setLevel(logging.DEBUG)  # as a program that turns on all logs would
+        logging.getLogger(name).error("quux-4711")
+    detector.find(["quux-4711@example.org and GB82WEST12345698765432"])
+    logging.getLogger("other").error("heard")
+    assert caplog.messages == ["heard"]
+
+
+def test_importing_the_package_imports_no_model() -> None:
+    code = (
+        "import sys, pipeline.scrub; print([m for m in ('spacy', 'presidio_analyzer', 'torch', 'scipy') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def spans(limit: int = 60) -> st.SearchStrategy[Span]:
+    ends = st.tuples(st.integers(0, limit), st.integers(0, limit)).filter(lambda pair: pair[0] < pair[1])
+    return st.builds(
+        lambda pair, entity, score: Span(*pair, entity, score), ends, st.sampled_from("ABC"), st.sampled_from((0.4, 0.85, 1.0))
+    )
+
+
+@given(st.text(alphabet="ab \n1é🎉", max_size=60), st.lists(spans(), max_size=12))
+def test_resolve_covers_the_union_and_nothing_else(text: str, found: list[Span]) -> None:
+    resolved = detect.resolve(text, found)
+    union = {position for span in found for position in range(span.start, min(span.end, len(text)))}
+    kept = [position for span in resolved for position in range(span.start, span.end)]
+    assert kept == sorted(set(kept))  # sorted and non-overlapping
+    assert set(kept) <= union
+    assert all(text[position].isspace() for position in union - set(kept))
+    assert all(not text[span.start].isspace() and not text[span.end - 1].isspace() for span in resolved)
+    assert {span.entity for span in resolved} <= {span.entity for span in found}
+
+
+@given(st.lists(spans(), max_size=8), st.randoms())
+def test_resolve_does_not_depend_on_order(found: list[Span], random) -> None:
+    shuffled = list(found)
+    random.shuffle(shuffled)
+    assert detect.resolve("x" * 60, shuffled) == detect.resolve("x" * 60, found)
+
+
+@given(st.text(alphabet="ab ", max_size=400), st.integers(20, 60), st.integers(4, 16))
+def test_windows_overlap_and_cover_the_text(text: str, size: int, overlap: int) -> None:
+    pieces = list(detect.windows(text, size, overlap))
+    assert all(text[offset : offset + len(piece)] == piece and len(piece) <= size for offset, piece in pieces)
+    assert pieces[0][0] == 0
+    assert pieces[-1][0] + len(pieces[-1][1]) == len(text)
+    for (offset, piece), (following, _) in itertools.pairwise(pieces):
+        assert offset < following == offset + len(piece) - overlap
+
+
+@given(st.text(alphabet="a1é🎉-=*( \n\ud800\udfff", max_size=300))
+def test_legible_and_encodable_keep_length_letters_and_digits(text: str) -> None:
+    seen = detect.legible(detect.encodable(text))
+    assert len(seen) == len(text)
+    assert all(new == old for new, old in zip(seen, text, strict=True) if old.isalnum())
+    seen.encode()
