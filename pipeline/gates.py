@@ -1,0 +1,186 @@
+"""The verdict: every rule of the policy against the evidence, as a pure function.
+
+A gate passes only on a figure that is there, finite, resolvable, valid in all its conditions, and within the limit; whatever
+is missing fails. `judge` reads nothing and writes nothing, so the same evidence under the same policy gives the same verdict.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+from pipeline.folders import Value
+
+if TYPE_CHECKING:
+    from pipeline.audit.figures import Evidence, Figure
+    from pipeline.policy import Gate, Policy
+
+Status = Literal["released", "rejected", "awaiting_approval"]
+
+
+class GateResult(Value):
+    """One rule, judged. `value` is the figure's, `bound` the number that was held against `limit`; None where it is missing.
+
+    `why` is one sentence with the figure, what was judged and the limit, or what the evidence lacks.
+    """
+
+    name: str
+    figure: str
+    passed: bool
+    value: float | None
+    bound: float | None
+    limit: float
+    why: str
+    owner: str
+
+
+class Verdict(Value):
+    """What becomes of the run. `reasons` are those that decided: every gate that failed, or all that passed."""
+
+    status: Status
+    gates: tuple[GateResult, ...]
+    reasons: tuple[str, ...]
+
+
+def judge(policy: Policy, evidence: Evidence) -> Verdict:
+    """Hold the evidence against every gate of the policy, in the policy's order.
+
+    Args:
+        policy: the resolved policy: `gates` and `release.approval`.
+        evidence: the audit's figures by name.
+
+    Returns:
+        `rejected` if any gate fails; else `awaiting_approval` if the policy asks for a person's approval, else `released`.
+    """
+    results = tuple(_result(name, gate, evidence.figures.get(gate.figure)) for name, gate in policy.gates.items())
+    failed = [result for result in results if not result.passed]
+    if failed:
+        rules = [(result, policy.gates[result.name], evidence.figures.get(result.figure)) for result in failed]
+        return Verdict(status="rejected", gates=results, reasons=tuple(_rejection(*rule) for rule in rules))
+    reasons = [f"Gate {result.name} passed: {result.why}" for result in results]
+    if policy.release.approval == "required":
+        reasons.append(f"All {len(results)} gates passed, and policy {policy.name} asks for a person's approval.")
+        return Verdict(status="awaiting_approval", gates=results, reasons=tuple(reasons))
+    return Verdict(status="released", gates=results, reasons=tuple(reasons))
+
+
+def _result(name: str, gate: Gate, figure: Figure | None) -> GateResult:
+    lack, judged = _lack(gate, figure), _judged(gate, figure)
+    passed = not lack and judged is not None and _within(gate, judged)
+    why = lack if lack or figure is None or judged is None else _comparison(gate, figure, judged, passed)
+    return GateResult(
+        name=name,
+        figure=gate.figure,
+        passed=passed,
+        value=_finite(figure.value) if figure else None,
+        bound=judged,
+        limit=_limit(gate),
+        why=why,
+        owner=gate.owner,
+    )
+
+
+def _lack(gate: Gate, figure: Figure | None) -> str:
+    """What keeps the figure from being judged, as a sentence; empty if nothing does."""
+    limit = f"and the limit is {_side(gate)} {number(_limit(gate))}"
+    if figure is None:
+        return f"The evidence has no figure {gate.figure}, {limit}."
+    invalid = [condition.replace("_", " ") for condition, holds in figure.conditions.items() if not holds]
+    if invalid:
+        return f"{gate.figure} is not valid ({', '.join(invalid)} does not hold), {limit}."
+    if not figure.resolvable:
+        return f"{gate.figure} cannot be resolved with n = {figure.n:,}, {limit}."
+    if not math.isfinite(figure.value):
+        return f"{gate.figure} is {figure.value}, which is no finite number, {limit}."
+    bound = {"value": figure.value, "low": figure.low, "high": figure.high}[gate.judge]
+    if bound is None:
+        return f"{gate.figure} is {number(figure.value)} and has no {_bound_name(gate)}, which this gate judges, {limit}."
+    if not math.isfinite(bound):
+        return f"{gate.figure} is {number(figure.value)}, its {_bound_name(gate)} {bound} is no finite number, {limit}."
+    return ""
+
+
+def _judged(gate: Gate, figure: Figure | None) -> float | None:
+    """The finite number that the gate holds against its limit, if there is one."""
+    if figure is None:
+        return None
+    return _finite({"value": figure.value, "low": figure.low, "high": figure.high}[gate.judge])
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _within(gate: Gate, judged: float) -> bool:
+    if gate.at_most is not None:
+        return judged <= gate.at_most
+    return gate.at_least is not None and judged >= gate.at_least
+
+
+def _comparison(gate: Gate, figure: Figure, judged: float, passed: bool) -> str:
+    spelled, limit = _apart(judged, _limit(gate))
+    if gate.judge == "value":
+        measured = f"{gate.figure} is {spelled}"
+    else:
+        measured = f"{gate.figure} is {number(figure.value)}, its {_bound_name(gate)} {spelled}"
+    measured += f" (n = {figure.n:,})" if figure.n else ""
+    return f"{measured}, {'within' if passed else 'beyond'} the limit of {_side(gate)} {limit}."
+
+
+def _rejection(result: GateResult, gate: Gate, figure: Figure | None) -> str:
+    remedy = _EVIDENCE if _lack(gate, figure) else _remedy(gate.figure)
+    return f"Gate {result.name} failed: {result.why} {gate.why} {remedy} The limit is owned by: {gate.owner}."
+
+
+def _limit(gate: Gate) -> float:
+    limit = gate.at_most if gate.at_most is not None else gate.at_least
+    assert limit is not None  # the policy checks that there is exactly one
+    return limit
+
+
+def _side(gate: Gate) -> str:
+    return "at most" if gate.at_most is not None else "at least"
+
+
+def _bound_name(gate: Gate) -> str:
+    return {"low": "lower bound", "high": "upper bound"}.get(gate.judge, "value")
+
+
+_EVIDENCE = "What cannot be shown is not released: try more records or a larger audit section in the policy, and run again."
+_SPEND_LESS = "Try a lower privacy.epsilon, fewer train.steps or the records of more people."
+_REMEDIES = {
+    "privacy": _SPEND_LESS,
+    "epsilon": "Do not release: look for a fault in sampling, clipping or noise before anything is run again.",
+    "exposure": f"{_SPEND_LESS} Look for values that many records repeat.",
+    "membership": _SPEND_LESS,
+    "extraction": f"{_SPEND_LESS} Look for values that many records repeat.",
+    "scrub": "Try a lower scrub.minimum_score or more scrub.entities; the report lists what is missed by type.",
+    "utility": "Try more records, a larger train.expected_batch, another train.learning_rate or a better base model.",
+}
+
+
+def _remedy(figure: str) -> str:
+    return _REMEDIES.get(figure.split(".")[0], "Try more records, or settings that spend less privacy.")
+
+
+def number(value: float, digits: int = 4) -> str:
+    """A figure as people write it: `digits` significant digits, thousands set apart.
+
+    >>> number(0.5), number(2.34567), number(1234567.0), number(0.000012345), number(8)
+    ('0.5', '2.346', '1,234,567', '1.234e-05', '8')
+    """
+    if value != 0 and not 1e-4 <= abs(value) < 1e15:
+        return f"{value:.{digits}g}"
+    whole = len(f"{abs(value):.0f}") if abs(value) >= 1 else 0
+    decimals = max(0, digits - whole) if whole else digits - 1 - math.floor(math.log10(abs(value) or 1))
+    text = f"{value:,.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _apart(judged: float, limit: float) -> tuple[str, str]:
+    """Both numbers, with as many digits as it takes to tell them apart."""
+    for digits in range(4, 17):
+        spelled = number(judged, digits), number(limit, digits)
+        if judged == limit or spelled[0] != spelled[1]:
+            return spelled
+    return repr(judged), repr(limit)
