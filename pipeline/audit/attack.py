@@ -1,0 +1,179 @@
+"""One adapter under attack: the model, the records that were drawn, all their scores, and a method for each attack."""
+
+from __future__ import annotations
+
+import math
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline import models
+from pipeline.audit import canary, membership, records, utility
+from pipeline.audit.figures import Figure, Series
+from pipeline.audit.scoring import Labelled, score
+from pipeline.canaries import SCORE, Manifest, Planted
+from pipeline.corpus import Part, Record
+from pipeline.folders import Progress
+from pipeline.policy import Policy
+from pipeline.train.examples import encode
+
+if TYPE_CHECKING:
+    from pipeline.train.loop import Trained
+
+
+class Attack:
+    """The model, the drawn records and all their scores; then one method an attack."""
+
+    def __init__(self, planted: Planted, trained: Trained, manifest: Manifest, policy: Policy, progress: Progress) -> None:
+        self.seconds: dict[str, float] = {}
+        self._trained, self._manifest, self._policy, self._progress = trained, manifest, policy, progress
+        self._alpha = policy.audit.alpha
+        self._done = self._total = 0
+        with self._timed("load"):
+            self._model, tokenizer = models.with_adapter(trained.base, trained.adapter)
+            sizes = policy.audit.membership_records, policy.audit.utility_records
+            self._drawn = records.draw(planted, manifest, sizes[0], max(sizes), self._rng("records"))
+            planted_examples = encode(_as_records(manifest), tokenizer, policy.data.max_tokens)
+            self._start = planted_examples[0].input_ids[0]
+            self._canaries = canary.sequences(manifest, self._start)
+            self._sides = canary.choose(manifest, policy.audit.exposure_canaries, self._rng("exposure"))
+            members = encode(self._drawn.members, tokenizer, policy.data.max_tokens)
+            held_out = encode(self._drawn.held_out, tokenizer, policy.data.max_tokens)
+        self._conditions = {
+            "manifest_sealed": True,  # or the audit would have stopped
+            "score_as_sealed": manifest.score == SCORE,
+            "planted_as_drawn": self._drawn.planted_as_drawn,
+            "tokens_as_trained": all(
+                example.input_ids[: len(sequence.input_ids)] == sequence.input_ids
+                for example, sequence in zip(planted_examples, self._canaries, strict=True)
+            ),
+            "canaries_counted_as_units": trained.mechanism.units == planted.train_units,
+        }
+        self._score([*self._canaries, *members, *held_out])
+
+    def _score(self, sequences: list[Labelled]) -> None:
+        """Run base and tuned model over everything that is scored."""
+        nodes = sum(math.prod(map(len, self._manifest.alphabet[:depth])) for depth in range(1, len(self._manifest.alphabet)))
+        self._tree_tokens = nodes
+        ranked = sum(map(len, self._sides))
+        self._total = 2 * sum(len(sequence.input_ids) for sequence in sequences) + ranked * nodes
+        with self._timed("scoring"):
+            with self._model.disable_adapter():
+                base = score(self._model, sequences, tick=self._ticker("scores of the base model"))
+            self._model.merge_adapter()  # same weights, summed once instead of at every token
+            tuned = score(self._model, sequences, tick=self._ticker("scores of the tuned model"))
+        first, second = len(self._canaries), len(self._canaries) + len(self._drawn.members)
+        cuts = [range(first), range(first, second), range(second, len(sequences))]
+        self._base = [base.pick(list(cut)) for cut in cuts]
+        self._tuned = [tuned.pick(list(cut)) for cut in cuts]
+
+    def canaries(self) -> tuple[list[Figure], Series]:
+        """Lower bound on ε from one run."""
+        scores = canary.score_difference(self._tuned[0], self._base[0])
+        spent, delta = self._trained.epsilon, self._trained.delta
+        figures = canary.epsilon_figures(self._manifest, scores, spent, delta, self._conditions, self.seconds["scoring"])
+        coins = np.array([one.included for one in self._manifest.canaries])
+        return figures, {"epsilon.scores.planted": _finite(scores[coins]), "epsilon.scores.control": _finite(scores[~coins])}
+
+    def exposure(self) -> tuple[list[Figure], Series]:
+        """Exact exposure of planted canaries and of controls."""
+        counted = 0
+
+        def tick(ranked: int) -> None:
+            nonlocal counted
+            counted += ranked
+            self._advance(ranked * self._tree_tokens, attack="exposure", canaries=counted)
+
+        with self._timed("exposure"):
+            rng = self._rng("checks")
+            ranked = canary.rank(self._model, self._manifest, *self._sides, self._start, rng, tick=tick)
+        conditions = {name: holds for name, holds in self._conditions.items() if name != "score_as_sealed"}
+        figures = canary.exposure_figures(ranked, conditions, self._alpha, self._rng("intervals"))
+        size = ranked.space_size
+        series: Series = {
+            "exposure.planted": sorted(canary.exposures(ranked.planted, size), reverse=True),
+            "exposure.control": sorted(canary.exposures(ranked.control, size), reverse=True),
+        }
+        return figures, series
+
+    def membership(self) -> tuple[list[Figure], Series]:
+        """Loss and ratio attacks on real records, and the splitter check that they rest on."""
+        with self._timed("membership"):
+            return self._membership()
+
+    def _membership(self) -> tuple[list[Figure], Series]:
+        most = self._policy.audit.membership_records
+        outside = self._drawn.held_out[:most]
+        inside = self._drawn.members
+        rng = self._rng("membership")
+        if not inside or not outside:
+            return [], {}
+        sides = [records.groups(inside), records.groups(outside)]
+        blind = records.blind(inside, outside, rng)
+        pair = _samples(blind, sides)
+        check = membership.measure("splitter", *pair, conditions={}, alpha=self._alpha, rng=rng, method=records.METHOD)[0]
+        conditions = {"split_by_chance": check.low is not None and check.low <= records.TOLERANCE}
+        figures: list[Figure] = [check]
+        series: Series = {}
+        for attack in ("loss", "ratio"):
+            first, second = (membership.attack_scores(attack, self._tuned[side], self._base[side]) for side in (1, 2))
+            scores = np.concatenate([first, second[: len(outside)]])
+            pair = _samples(scores, sides)
+            if not np.isfinite(scores).all():
+                figures.append(_broken(f"membership.{attack}.auc", len(scores)))
+                continue
+            figures += membership.measure(attack, *pair, conditions=conditions, alpha=self._alpha, rng=rng)
+            grid = np.geomspace(1 / len(outside), 1, 40)
+            value, low, high = membership.roc_band(*pair, grid, self._alpha, rng)
+            series[f"membership.{attack}.roc"] = [list(point) for point in zip(grid.tolist(), value, strict=True)]
+            series[f"membership.{attack}.roc_band"] = [list(p) for p in zip(grid.tolist(), low, high, strict=True)]
+        return figures, series
+
+    def utility(self) -> tuple[list[Figure], Series]:
+        """Perplexity and accuracy on held-out records, before and after."""
+        most = min(self._policy.audit.utility_records, len(self._drawn.held_out))
+        base, tuned = self._base[2].pick(range(most)), self._tuned[2].pick(range(most))
+        if not base.tokens.sum():
+            return [], {}
+        groups = records.groups(self._drawn.held_out[:most])
+        return utility.measure(base, tuned, groups, alpha=self._alpha, rng=self._rng("utility")), {}
+
+    def _rng(self, purpose: str) -> np.random.Generator:
+        """A generator of its own for each purpose, seeded from the sealed manifest: nobody can choose a lucky draw."""
+        return np.random.default_rng([int(self._manifest.digest[:16], 16), zlib.crc32(purpose.encode())])
+
+    def _ticker(self, attack: str) -> Callable[[int], None]:
+        return lambda tokens: self._advance(tokens, attack=attack)
+
+    def _advance(self, tokens: int, **figures: float | int | str) -> None:
+        self._done += tokens
+        self._progress(min(self._done, self._total), self._total, **figures)
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - began
+
+
+def _as_records(manifest: Manifest) -> list[Record]:
+    return [Record(one.id, one.id, (Part("text", one.text),)) for one in manifest.canaries]
+
+
+def _samples(scores: np.ndarray, sides: list[np.ndarray]) -> tuple[membership.Sample, membership.Sample]:
+    first = len(sides[0])
+    return membership.Sample(scores[:first], sides[0]), membership.Sample(scores[first:], sides[1])
+
+
+def _broken(name: str, n: int) -> Figure:
+    conditions = {"scores_finite": False}
+    return Figure(name=name, value=0.0, n=n, method="not measured", conditions=conditions, resolvable=False)
+
+
+def _finite(values: np.ndarray) -> list[float]:
+    """Numbers for a picture, rounded; those that JSON cannot carry are left out."""
+    return np.round(values[np.isfinite(values)], 6).tolist()

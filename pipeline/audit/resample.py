@@ -1,0 +1,50 @@
+"""The bootstrap by person: whole units are drawn again, so that records of one person do not pass for independent ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+DRAWS = 2000
+_BLOCK_CELLS = 4_000_000
+
+
+def bootstrap(
+    statistic: Callable[..., np.ndarray], groups: Sequence[np.ndarray], rng: np.random.Generator, draws: int = DRAWS
+) -> np.ndarray:
+    """Stratified cluster bootstrap (Efron, Tibshirani 1993) of a statistic that takes weights.
+
+    Args:
+        statistic: given one weight matrix [D, n] for each stratum (how often each record was drawn), returns [D] or [D, …].
+        groups: for each stratum, the unit of each record, [n].
+        rng: source of the draws.
+        draws: number of resamples.
+
+    Returns:
+        The statistic of every resample, [draws, …].
+    """
+    block = max(1, min(draws, _BLOCK_CELLS // max(len(stratum) for stratum in groups)))
+    found = []
+    for start in range(0, draws, block):
+        size = min(block, draws - start)
+        found.append(statistic(*(_weights(stratum, size, rng) for stratum in groups)))
+    return np.concatenate(found)
+
+
+def interval(samples: np.ndarray, alpha: float) -> tuple[float, float]:
+    """Percentile interval at level 1 − α of bootstrapped values [draws]; resamples that show nothing (NaN) are left out."""
+    known = samples[~np.isnan(samples)]
+    if not len(known):
+        return math.nan, math.nan
+    with np.errstate(invalid="ignore"):  # infinite resamples of a model that diverged
+        low, high = np.quantile(known, [alpha / 2, 1 - alpha / 2])
+    return float(low), float(high)
+
+
+def _weights(stratum: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    _, unit = np.unique(stratum, return_inverse=True)
+    units = int(unit.max()) + 1
+    counts = rng.multinomial(units, np.full(units, 1 / units), size=draws)
+    return counts[:, unit].astype(np.float64)

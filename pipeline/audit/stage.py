@@ -1,0 +1,121 @@
+"""The audit: every attack on one trained adapter, in order, and the evidence that they leave."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.audit.attack import Attack
+from pipeline.audit.figures import Evidence, Figure, Series, gather
+from pipeline.canaries import Manifest, Planted, load_manifest
+from pipeline.errors import IntegrityError
+from pipeline.folders import Progress, digest_folder, silent, stage, write_json
+from pipeline.policy import Policy
+
+if TYPE_CHECKING:
+    from pipeline.scrub import Scrubbed
+    from pipeline.train.loop import Trained
+
+_VERSION = "audit/1"
+
+
+def audit(
+    planted: Planted,
+    trained: Trained,
+    scrubbed: Scrubbed,
+    policy: Policy,
+    folder: Path,
+    *,
+    progress: Progress = silent,
+) -> Evidence:
+    """Attack a trained adapter and write down what was found.
+
+    Args:
+        planted: the corpus with its canaries, and the held-out records.
+        trained: the adapter and what it cost.
+        scrubbed: the scrubber's recall on planted values.
+        policy: the sections `audit` and `data` are read.
+        folder: the stage's folder; holds evidence.json.
+        progress: told tokens run of tokens in all, and the figures `attack` and, while they are ranked, `canaries`.
+
+    Returns:
+        The evidence. A figure that could not be had is absent or not resolvable, so that no gate passes on it.
+
+    Raises:
+        IntegrityError: the manifest or the adapter is not the one that training sealed.
+        ModelError: the base model cannot be loaded, or is of a kind that cannot be audited.
+    """
+    inputs = {
+        "stage": _VERSION,
+        "planted": planted.digest,
+        "manifest": planted.manifest_digest,
+        "trained": trained.model_dump(mode="json", exclude={"folder", "adapter", "seconds", "tokens_per_second"}),
+        "recall": [entity.model_dump(mode="json") for entity in scrubbed.recall],
+        "audit": policy.audit.model_dump(mode="json"),
+        "max_tokens": policy.data.max_tokens,
+    }
+    return stage(
+        folder, Evidence, inputs, lambda partial: _audit(planted, trained, scrubbed, policy, partial, folder, progress)
+    )
+
+
+def _audit(
+    planted: Planted,
+    trained: Trained,
+    scrubbed: Scrubbed,
+    policy: Policy,
+    partial: Path,
+    folder: Path,
+    progress: Progress,
+) -> Evidence:
+    manifest = _sealed(planted, trained)
+    attack = Attack(planted, trained, manifest, policy, progress)
+    figures = [*_promised(trained), *_recall(scrubbed)]
+    series: Series = {}
+    for part in (attack.canaries, attack.exposure, attack.membership, attack.utility):
+        found, pictures = part()
+        figures += found
+        series |= pictures
+    evidence = gather(folder, figures, series, attack.seconds)
+    write_json(partial / "evidence.json", evidence.model_dump(mode="json", exclude={"folder"}))
+    return evidence
+
+
+def _sealed(planted: Planted, trained: Trained) -> Manifest:
+    manifest = load_manifest(planted)
+    if planted.manifest_digest != trained.manifest_digest:
+        raise IntegrityError(
+            f"The adapter in {trained.adapter} was trained under another canary manifest than the one in {planted.folder}: "
+            "audit it with the planted folder that it was trained on."
+        )
+    if digest_folder(trained.adapter) != trained.adapter_digest:
+        raise IntegrityError(f"The adapter in {trained.adapter} was changed after training: train again, or restore its files.")
+    return manifest
+
+
+def _promised(trained: Trained) -> list[Figure]:
+    """ε and δ of the mechanism as it was run, computed again from it."""
+    epsilon, other = trained.epsilon, trained.epsilon_prv
+    again = trained.mechanism.epsilon(trained.steps)
+    conditions = {
+        "computed_again": math.isclose(again, epsilon, rel_tol=1e-6, abs_tol=1e-9),
+        "accountants_agree": abs(epsilon - other) <= 0.02 + 0.01 * epsilon,
+        "steps_within_plan": trained.steps <= trained.mechanism.steps,
+    }
+    n = trained.mechanism.units
+    method = f"privacy loss distributions (dp_accounting); PRV gives {other:.4g}; n units"
+    return [
+        Figure(name="privacy.epsilon", value=epsilon, n=n, method=method, conditions=conditions),
+        Figure(name="privacy.delta", value=trained.delta, n=n, method="of the same mechanism"),
+    ]
+
+
+def _recall(scrubbed: Scrubbed) -> list[Figure]:
+    """Recall of the scrubber on planted values, over all entities and for each."""
+    method = "values planted beside the data and found; Clopper-Pearson one-sided 95 % lower bound"
+    return [
+        Figure(name="scrub.recall" if one.entity == "ALL" else f"scrub.recall.{one.entity}",
+               value=one.found / one.planted, low=one.low, n=one.planted, method=method)
+        for one in scrubbed.recall if one.planted
+    ]  # fmt: skip

@@ -1,0 +1,270 @@
+"""The whole audit on tiny models: one that memorised its canaries and records, one that learned nothing from them."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pipeline import canaries, models, policy
+from pipeline.audit import Evidence, Figure, audit, epsilon, exposure
+from pipeline.canaries import Planted, load_manifest, plant
+from pipeline.corpus import Part, Record, load_records, save_records
+from pipeline.errors import IntegrityError
+from pipeline.folders import digest_file, digest_folder
+from pipeline.gates import judge
+from pipeline.policy import Lora, Policy
+from pipeline.scrub import Recall, Scrubbed
+from pipeline.train.examples import encode, pad
+from pipeline.train.loop import Trained
+from pipeline.train.mechanism import Mechanism
+from tests import tiny
+
+SENTINEL = "zzsecretzz"
+
+
+class Line(NamedTuple):
+    """Everything that the audit is given."""
+
+    planted: Planted
+    scrubbed: Scrubbed
+    base: models.Base
+    rules: Policy
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
+    folder = tmp_path_factory.mktemp("line")
+    model = tiny.llama(layers=1, width=64)
+    model.config.tie_word_embeddings = False
+    # Adapters leave the head as it is: a wide one lets them give a token a high probability.
+    wide = torch.randn(model.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))
+    model.lm_head.weight = torch.nn.Parameter(0.3 * wide)
+    base = models.resolve(str(tiny.save(folder / "base", model)), folder)
+    chosen = policy.load("default").override(
+        data__held_out=0.4, canaries__count=64, canaries__prefix_tokens=4, canaries__guesses=32,
+        audit__membership_records=120, audit__utility_records=50, audit__exposure_canaries=32,
+    )  # fmt: skip
+    texts = [f"{SENTINEL} {tiny.sentence(i, 5)}" for i in range(300)]
+    (folder / "scrubbed").mkdir()
+    made = (Record(f"r{i}", f"u{i // 2}", (Part("text", text),)) for i, text in enumerate(texts))
+    save_records(folder / "scrubbed" / "records.jsonl", made)
+    recall = (Recall(entity="ALL", planted=200, found=190, low=0.917), Recall(entity="PERSON", planted=50, found=45, low=0.8))
+    scrubbed = Scrubbed(
+        folder=folder / "scrubbed", records=300, changed=0, entities={}, detector="default", operator="placeholder",
+        digest=digest_file(folder / "scrubbed" / "records.jsonl"), recall=recall, seconds=0.0,
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(canaries.random, "SystemRandom", lambda: random.Random(7))  # repeatable coins and secrets
+        return Line(plant(scrubbed, base, chosen, folder / "planted"), scrubbed, base, chosen)
+
+
+def trained(line: Line, folder: Path, steps: int) -> Trained:
+    """An adapter trained without any privacy for `steps` steps on every planted record, or on none if there are none."""
+    model, tokenizer = models.load(line.base)
+    adapted = models.adapt(model, Lora(rank=32, alpha=64), seed=0)
+    if steps:
+        examples = encode(load_records(line.planted.folder / "train.jsonl"), tokenizer, 64)
+        ids, labels = pad(examples, 1)
+        optimizer = torch.optim.Adam([p for p in adapted.parameters() if p.requires_grad], 0.003)
+        adapted.train()
+        for _ in range(steps):
+            optimizer.zero_grad()
+            adapted(input_ids=ids, labels=labels).loss.backward()
+            torch.nn.utils.clip_grad_norm_(adapted.parameters(), 1.0)
+            optimizer.step()
+    else:
+        with torch.no_grad():
+            for parameter in adapted.parameters():
+                if parameter.requires_grad:
+                    parameter.normal_(0, 0.02, generator=torch.Generator().manual_seed(parameter.numel()))
+    models.save_adapter(adapted, folder / "adapter")
+    mechanism = Mechanism(
+        unit="record", units=line.planted.train_units, expected_batch=32, steps=40, noise_multiplier=1.0, clipping_norm=1.0,
+        delta=1e-4,
+    )  # fmt: skip
+    return Trained(
+        folder=folder, adapter=folder / "adapter", adapter_digest=digest_folder(folder / "adapter"), base=line.base,
+        mechanism=mechanism, steps=40, epsilon=mechanism.epsilon(), epsilon_prv=mechanism.epsilon_prv(), delta=1e-4,
+        records=line.planted.train_records, records_cut=0, tokens_per_second=1.0, seconds=1.0, empty_draws=0,
+        lost_gradients=0, manifest_digest=line.planted.manifest_digest, gradients="direct",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def quiet(line: Line, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Evidence]:
+    folder = tmp_path_factory.mktemp("quiet")
+    made = trained(line, folder, 0)
+    return made, audit(line.planted, made, line.scrubbed, line.rules, folder / "evidence")
+
+
+@pytest.fixture(scope="module")
+def leaky(line: Line, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Evidence]:
+    folder = tmp_path_factory.mktemp("leaky")
+    made = trained(line, folder, 80)
+    evidence = audit(line.planted, made, line.scrubbed, line.rules, folder / "evidence")
+    return made, evidence
+
+
+NAMES = {
+    "privacy.epsilon", "privacy.delta", "scrub.recall", "scrub.recall.PERSON",
+    "epsilon.lower_bound", "epsilon.reachable", "epsilon.claim_p", "epsilon.correct_guesses",
+    "exposure.family_p", "exposure.mean_p", "exposure.mean_bits", "exposure.max_bits", "exposure.control_mean_bits",
+    "exposure.control_p", "membership.splitter.auc",
+    *(f"membership.{attack}.{figure}" for attack in ("loss", "ratio") for figure in ("auc", "tpr_at_1", "tpr_at_01")),
+    *(f"utility.{name}" for name in ("base_perplexity", "perplexity", "perplexity_ratio", "base_accuracy", "accuracy")),
+}  # fmt: skip
+
+
+def test_every_figure_is_there_finite_and_ordered(quiet: tuple[Trained, Evidence]) -> None:
+    figures = quiet[1].figures
+    assert set(figures) == NAMES
+    for name, figure in figures.items():
+        assert figure.name == name
+        assert figure.n > 0
+        assert figure.method
+        assert math.isfinite(figure.value)
+        assert figure.low is None or figure.low <= figure.value
+        assert figure.high is None or figure.value <= figure.high
+
+
+def test_conditions_hold_on_an_honest_run(quiet: tuple[Trained, Evidence]) -> None:
+    failing = {
+        (name, key) for name, figure in quiet[1].figures.items() for key, holds in figure.conditions.items() if not holds
+    }
+    assert failing == set()
+
+
+def test_a_model_that_memorised_is_caught_by_every_attack(leaky: tuple[Trained, Evidence]) -> None:
+    figures = leaky[1].figures
+    assert figures["epsilon.lower_bound"].value > 1
+    assert figures["epsilon.lower_bound"].value <= figures["epsilon.reachable"].value
+    assert figures["exposure.family_p"].value < 0.01
+    assert figures["exposure.mean_bits"].value > 8
+    assert figures["exposure.control_mean_bits"].value < 4
+    for attack in ("loss", "ratio"):
+        assert figures[f"membership.{attack}.auc"].low > 0.7
+
+
+def test_a_model_that_learned_nothing_shows_nothing(quiet: tuple[Trained, Evidence]) -> None:
+    figures = quiet[1].figures
+    assert figures["epsilon.lower_bound"].value < 1.5
+    assert figures["exposure.family_p"].value > 1e-3
+    assert figures["exposure.mean_p"].value > 1e-3
+    assert figures["membership.ratio.auc"].low < 0.6
+
+
+def test_the_gates_reject_the_model_that_memorised(line: Line, leaky: tuple[Trained, Evidence]) -> None:
+    verdict = judge(line.rules, leaky[1])
+    failed = {gate.name for gate in verdict.gates if not gate.passed}
+    assert verdict.status == "rejected"
+    assert {"exposure", "membership"} <= failed
+
+
+def test_figures_are_those_of_the_files(line: Line, leaky: tuple[Trained, Evidence]) -> None:
+    """The bound and the exposures once more, from the manifest and the model alone, without the audit's own scoring."""
+    made, evidence = leaky
+    manifest = load_manifest(line.planted)
+    tuned, _ = models.with_adapter(line.base, made.adapter)
+    base, _ = models.load(line.base)
+
+    def total(model: torch.nn.Module, ids: list[int]) -> float:
+        with torch.no_grad():
+            logits = torch.log_softmax(model(torch.tensor([ids])).logits[0].double(), -1)
+        return sum(logits[i - 1, ids[i]].item() for i in range(1, len(ids)))
+
+    sequences = [[0, *canary.prefix, *canary.secret] for canary in manifest.canaries]
+    scores = np.array([total(tuned, ids) - total(base, ids) for ids in sequences])
+    coins = np.array([canary.included for canary in manifest.canaries])
+    order = np.argsort(-scores)
+    right = int(coins[order[:16]].sum() + (~coins[order[-16:]]).sum())
+    bound = epsilon.one_run_epsilon(64, 32, right, 1e-4, manifest.alpha)
+    assert evidence.figures["epsilon.lower_bound"].value == pytest.approx(bound, abs=1e-9)
+    assert evidence.figures["epsilon.correct_guesses"].value == right / 32
+    assert sorted(evidence.series["epsilon.scores.planted"]) == pytest.approx(sorted(scores[coins]), abs=1e-2)
+    bits = evidence.series["exposure.planted"]
+    assert len(bits) == evidence.figures["exposure.mean_bits"].n == 16
+    assert evidence.figures["exposure.mean_bits"].value == pytest.approx(np.mean(bits), abs=1e-9)
+    best = round(manifest.space_size / 2 ** max(bits))
+    assert evidence.figures["exposure.family_p"].value == pytest.approx(1 - (1 - best / 48**3) ** 16, rel=1e-6)
+    assert evidence.figures["exposure.max_bits"].value == exposure.exposure_bits(best, 48**3)
+
+
+def test_evidence_file_is_the_value_and_holds_no_text(leaky: tuple[Trained, Evidence], line: Line) -> None:
+    evidence = leaky[1]
+    text = (evidence.folder / "evidence.json").read_text()
+    content = json.loads(text)
+    assert Evidence.model_validate(content | {"folder": str(evidence.folder)}) == evidence
+    texts = [record.parts[0].text for record in load_records(line.planted.folder / "train.jsonl")]
+    assert SENTINEL not in text
+    assert not any(found in text for found in texts)
+
+
+def test_an_audit_of_the_same_inputs_is_not_done_again_and_of_others_is(
+    line: Line, quiet: tuple[Trained, Evidence], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, evidence = quiet
+    monkeypatch.setattr(models, "with_adapter", lambda *_: pytest.fail("the model was loaded again"))
+    assert audit(line.planted, made, line.scrubbed, line.rules, evidence.folder) == evidence
+    other = line.rules.override(audit__utility_records=51)
+    with pytest.raises(pytest.fail.Exception):
+        audit(line.planted, made, line.scrubbed, other, evidence.folder)
+
+
+def test_the_same_audit_in_another_folder_finds_the_same(line: Line, quiet: tuple[Trained, Evidence], tmp_path: Path) -> None:
+    made, evidence = quiet
+    seen: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int, **figures: float | int | str) -> None:
+        seen.append((done, total))
+
+    again = audit(line.planted, made, line.scrubbed, line.rules, tmp_path / "evidence", progress=progress)
+    assert again.digest == evidence.digest
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert len({total for _, total in seen}) == 1
+    assert seen[-1][0] == seen[-1][1]
+
+
+def test_another_manifest_or_adapter_is_refused(line: Line, quiet: tuple[Trained, Evidence], tmp_path: Path) -> None:
+    made = quiet[0]
+    with pytest.raises(IntegrityError, match="another canary manifest"):
+        audit(line.planted, made.model_copy(update={"manifest_digest": "0" * 64}), line.scrubbed, line.rules, tmp_path / "a")
+    with pytest.raises(IntegrityError, match="changed after training"):
+        audit(line.planted, made.model_copy(update={"adapter_digest": "0" * 64}), line.scrubbed, line.rules, tmp_path / "b")
+    assert not (tmp_path / "a").exists()
+
+
+def test_canaries_that_were_not_planted_as_drawn_void_the_figures(
+    line: Line, quiet: tuple[Trained, Evidence], tmp_path: Path
+) -> None:
+    """The negative control of `planted_as_drawn`: a canary planted twice, or left out, is noticed."""
+    folder = tmp_path / "planted"
+    folder.mkdir()
+    for name in ("held_out.jsonl", "manifest.json"):
+        (folder / name).write_bytes((line.planted.folder / name).read_bytes())
+    records = list(load_records(line.planted.folder / "train.jsonl"))
+    twice = next(record for record in records if "canary" in record.id)
+    save_records(folder / "train.jsonl", [*records, twice])
+    planted = line.planted.model_copy(update={"folder": folder, "digest": "1" * 64})
+    evidence = audit(planted, quiet[0], line.scrubbed, line.rules, tmp_path / "evidence")
+    bound: Figure = evidence.figures["epsilon.lower_bound"]
+    assert not bound.conditions["planted_as_drawn"]
+    failed = {gate.name for gate in judge(line.rules, evidence).gates if not gate.passed}
+    assert {"epsilon_bound", "exposure"} <= failed
+
+
+def test_a_diverged_adapter_fails_its_gates_instead_of_stopping_the_audit(line: Line, tmp_path: Path) -> None:
+    made = trained(line, tmp_path, 0)
+    path = made.adapter / "adapter_model.safetensors"
+    save_file({name: tensor * float("nan") for name, tensor in load_file(path).items()}, path)
+    made = made.model_copy(update={"adapter_digest": digest_folder(made.adapter)})
+    evidence = audit(line.planted, made, line.scrubbed, line.rules, tmp_path / "evidence")
+    failed = {gate.name for gate in judge(line.rules, evidence).gates if not gate.passed}
+    assert {"epsilon_bound", "exposure", "membership", "utility"} <= failed
