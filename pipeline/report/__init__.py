@@ -1,0 +1,14 @@
+"""The report: values of all stages in, `report.json` and one self-contained `report.html` out, and the model card.
+
+content = build(policy, corpus, scrubbed, planted, trained, evidence, verdict, standing, facts)
+page = write(content, folder)
+text = card(content, base)
+"""
+
+from __future__ import annotations
+
+from pipeline.report.build import SCHEMA, build
+from pipeline.report.card import card
+from pipeline.report.render import render, write
+
+__all__ = ["SCHEMA", "build", "card", "render", "write"]

@@ -1,0 +1,266 @@
+"""The pictures of the report, drawn from its content and from nothing else.
+
+pictures(content)["roc"]      # inline SVG, or None where its numbers were not measured
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib
+import matplotlib.ticker
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+
+from pipeline.report.formats import count, number, show
+from pipeline.report.svg import ACCENT, BAD, BAND, CONTROL, GOOD, INK, MUTED, RULE, at, canvas, inline, settings
+
+_STRIP = (260, 26)
+_LONGEST = 28
+
+
+def pictures(content: dict[str, Any]) -> dict[str, Any]:
+    """All pictures of a report: `gates` is a list, one strip a gate; the others are inline SVG or None."""
+    with matplotlib.rc_context(settings()):
+        return {
+            "gates": [_gate(gate, index) for index, gate in enumerate(content["verdict"]["gates"])],
+            "entities": _entities(content["scrubbing"]),
+            "budget": _budget(content["budget"]),
+            "exposure": _exposure(content["canaries"]),
+            "epsilon": _epsilon(content["epsilon"]),
+            "roc": _roc(content["membership"]),
+            "perplexity": _perplexity(content["utility"]),
+        }
+
+
+def _gate(gate: dict[str, Any], index: int) -> Markup:
+    """One line: the allowed side shaded, the limit a tick, the interval a bar, the value a mark."""
+    width, height = _STRIP
+    figure, (axis,) = canvas(height, (5, 0, width - 10, height), width=width)
+    start, end = gate["axis"]
+    axis.set(xlim=(start, end), ylim=(-1, 1))
+    axis.axis("off")
+    axis.plot([start, end], [0, 0], color=RULE, linewidth=1)
+    inside = (gate["limit"], end) if gate["rule"] == "at_least" else (start, gate["limit"])
+    axis.plot(inside, [0, 0], color=BAND, linewidth=8)
+    axis.plot([gate["limit"]] * 2, [-0.85, 0.85], color=INK, linewidth=1.5)
+    if gate["value"] is not None:
+        colour = GOOD if gate["passed"] else BAD
+        ends = [gate["low"] if gate["low"] is not None else gate["value"], gate["high"] or gate["value"]]
+        axis.plot(np.clip(ends, start, end), [0, 0], color=colour, linewidth=2.5)
+        shape = {"marker": "o" if gate["passed"] else "D", "markersize": 8 if gate["passed"] else 7.5}
+        axis.plot(*np.clip([gate["value"]], start, end), 0, color=colour, markeredgewidth=0, clip_on=False, **shape)
+    return inline(figure, f"gate-{index}", gate["title"], gate["alt"])
+
+
+def _entities(section: dict[str, Any]) -> Markup | None:
+    """Kinds in rows: how many were replaced, and beside it recall on planted values with its lower bound."""
+    rows = section["entities"]
+    if not rows:
+        return None
+    step, top, bottom = 22, 20, 22
+    high = step * len(rows)
+    figure, (bars, dots) = canvas(high + top + bottom, (138, bottom, 108, high), (302, bottom, 104, high))
+    counts = [row["count"] for row in rows]
+    bars.barh(range(len(rows)), counts, height=0.62, color=CONTROL)
+    bars.set(xlim=(0, max(1, *counts)), ylim=(len(rows) - 0.5, -0.5))
+    for index, row in enumerate(rows):
+        _label(bars, row["title"], index, 138)
+        label = bars.annotate(
+            count(row["count"]),
+            (row["count"], index),
+            (5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=11,
+            color=MUTED,
+        )
+        label.set_gid(at(f"/scrubbing/entities/{index}/count"))
+        if row["recall"] is not None:
+            dots.plot([row["low"], row["recall"]], [index, index], color=ACCENT, linewidth=2)
+            dots.plot(row["recall"], index, "o", color=ACCENT, markersize=6, markeredgewidth=0, clip_on=False)
+    worst = min((row["low"] for row in rows if row["low"] is not None), default=0)
+    marks = [0.5, 0.75, 1] if worst >= 0.5 else [0, 0.5, 1]
+    dots.set(xlim=(marks[0], 1), ylim=(len(rows) - 0.5, -0.5), xticks=marks)
+    dots.set_xticklabels([f"{100 * mark:g}" + (" %" if mark == 1 else "") for mark in marks], fontsize=11)
+    dots.vlines(marks, -0.5, len(rows) - 0.5, color=RULE, linewidth=0.8, zorder=0)
+    for axis, name in ((bars, "replaced"), (dots, "recall, lower bound")):
+        axis.set_title(name, loc="left", fontsize=11.5, color=MUTED, pad=6)
+        axis.set_yticks([])
+        axis.spines[["left", "bottom"]].set_visible(False)
+    bars.set_xticks([])
+    dots.tick_params(length=0)
+    return inline(figure, "entities", section["picture"]["title"], section["picture"]["alt"])
+
+
+def _budget(section: dict[str, Any]) -> Markup:
+    figure, (axis,) = canvas(58, (2, 24, 412, 30))
+    cap, spent = section["epsilon_cap"], section["epsilon_spent"]
+    axis.set(xlim=section["axis"], ylim=(0, 1), yticks=[])
+    axis.barh(0.42, cap, height=0.44, color=BAND)
+    axis.barh(0.42, min(spent, section["axis"][1]), height=0.44, color=ACCENT if spent <= cap else BAD)
+    axis.plot([cap, cap], [0.05, 0.8], color=INK, linewidth=1.5)
+    axis.spines[["left", "bottom"]].set_visible(False)
+    _ticks(axis)
+    return inline(figure, "budget", section["picture"]["title"], section["picture"]["alt"])
+
+
+def _label(axis: Axes, words: str, row: int, left: int) -> None:
+    """Name a row at the picture's left edge, `left` pixels from the axis."""
+    words = words if len(words) <= _LONGEST else words[: _LONGEST - 1] + "…"
+    axis.annotate(words, (axis.get_xlim()[0], row), (-left, 0), textcoords="offset points", va="center", fontsize=11.5)
+
+
+def _ticks(axis: Axes) -> None:
+    axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.tick_params(axis="x", length=0, labelsize=11)
+
+
+def _exposure(section: dict[str, Any]) -> Markup | None:
+    """Shares by bit of exposure for planted and control secrets, the curve of chance, and below each secret as a tick."""
+    inside, outside = section["series"]["planted"], section["series"]["control"]
+    if not inside:
+        return None
+    figure, (axis, rug) = canvas(270, (40, 92, 372, 168), (40, 40, 372, 40))
+    most = section["space_bits"]
+    edges = np.arange(0, np.ceil(most) + 1)
+    shares = np.histogram(np.clip(inside, 0, most), edges)[0] / len(inside)
+    axis.bar(edges[:-1] + 0.5, shares, width=0.86, color=ACCENT)
+    tallest = max(0.68, *shares)
+    if outside:
+        control = np.histogram(np.clip(outside, 0, most), edges)[0] / len(outside)
+        axis.stairs(control, edges, color=CONTROL, linewidth=1.5)
+        tallest = max(tallest, *control)
+    curve = np.linspace(0, edges[-1], 200)
+    # Under chance the exposure e has density ln2 · 2^-e; over one bit centred at e that is a share of 2^-e · (√2 − 1/√2).
+    axis.plot(curve, 2.0**-curve * (2**0.5 - 2**-0.5), color=INK, linewidth=1.2, linestyle=(0, (3, 2)))
+    axis.set(xlim=(0, edges[-1]), ylim=(0, tallest * 1.1), xticks=[], yticks=[0, 0.25, 0.5])
+    axis.set_yticklabels(["0", "25 %", "50 %"])
+    axis.tick_params(axis="y", length=0, labelsize=11)
+    axis.spines["left"].set_visible(False)
+    _exposure_words(axis, section)
+    for level, (bits, colour) in enumerate(((outside, CONTROL), (inside, ACCENT))):
+        rug.vlines(bits, level + 0.12, level + 0.88, color=colour, linewidth=1)
+    if section["cutoff_bits"] is not None:
+        for part in (axis, rug):
+            part.axvline(section["cutoff_bits"], color=INK, linewidth=1, linestyle=(0, (1, 2)))
+    rug.set(xlim=(0, edges[-1]), ylim=(0, 2), yticks=[], xticks=np.arange(0, edges[-1] + 1, 4))
+    rug.spines["left"].set_visible(False)
+    rug.tick_params(labelsize=11)
+    rug.set_xlabel("exposure, bits", fontsize=11.5)
+    return inline(figure, "exposure", section["picture"]["title"], section["picture"]["alt"])
+
+
+def _exposure_words(axis: Axes, section: dict[str, Any]) -> None:
+    place = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "left", "va": "top", "fontsize": 11.5}
+    axis.annotate("planted", (0.3, 1), (0, -2), color=ACCENT, fontweight="bold", **place)
+    axis.annotate("never planted (outline)", (0.3, 1), (0, -20), color=MUTED, **place)
+    axis.annotate("chance (dashed)", (0.3, 1), (0, -38), color=INK, **place)
+    if section["cutoff_bits"] is not None:
+        label = axis.annotate(
+            f"{number(section['cutoff_bits'])} bits,\nrare by chance",
+            (section["cutoff_bits"], 0.62),
+            (-6, 0),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize=11,
+            color=MUTED,
+        )
+        label.set_gid(at("/canaries/cutoff_bits"))
+
+
+def _epsilon(section: dict[str, Any]) -> Markup:
+    """Four values of ε on one axis, a row each."""
+    rows = [
+        ("allowed by the policy", "allowed", INK, "|"),
+        ("spent and claimed", "spent", INK, "o"),
+        ("most this audit could prove", "reachable", CONTROL, "o"),
+        ("proven by attack", "lower_bound", BAD if section["outcome"] == "violated" else ACCENT, "o"),
+    ]
+    figure, (axis,) = canvas(146, (168, 26, 218, 116))
+    axis.set(xlim=section["axis"], ylim=(3.6, -0.6), yticks=[])
+    for index, (label, key, colour, marker) in enumerate(rows):
+        value = section[key]
+        _label(axis, label, index, 168)
+        words = axis.annotate(
+            show(value, "plain" if key == "allowed" else "number"),
+            (value or 0, index),
+            (9, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=11.5,
+            color=MUTED,
+        )
+        words.set_gid(at(f"/epsilon/{key}"))
+        if value is not None:
+            axis.plot([0, value], [index, index], color=RULE, linewidth=1, zorder=1)
+            size = {"|": 14, "o": 7}[marker]
+            edge = {"|": 2, "o": 0}[marker]
+            axis.plot(value, index, marker, color=colour, markersize=size, markeredgewidth=edge, clip_on=False, zorder=2)
+    axis.spines["left"].set_visible(False)
+    _ticks(axis)
+    return inline(figure, "epsilon", section["picture"]["title"], section["picture"]["alt"])
+
+
+def _roc(section: dict[str, Any]) -> Markup | None:
+    """True against false positive rate, both logarithmic, from the smallest rate that the sample resolves."""
+    curves = [(row["attack"], row["title"], np.asarray(row["points"], float)) for row in section["roc"]]
+    bands = {row["attack"]: np.asarray(row["band"], float) for row in section["roc"] if row["band"]}
+    if not curves:
+        return None
+    figure, (axis,) = canvas(320, (52, 44, 356, 268))
+    seen = np.concatenate([points for _, _, points in curves])
+    start = max(1e-4, min(0.01, seen[seen > 0].min()))
+    axis.plot([start, 1], [start, 1], color=INK, linewidth=1.2, linestyle=(0, (3, 2)))
+    styles = {"ratio": (ACCENT, 2.2, "-"), "loss": (CONTROL, 1.6, "-")}
+    words = [("a coin", INK)]
+    for attack, title, points in curves:
+        colour, width, line = styles.get(attack, (MUTED, 1.2, (0, (1, 1.5))))
+        points = points[(points > 0).all(axis=1)]
+        if attack == "ratio" and attack in bands:
+            rate, low, high = bands[attack].T
+            axis.fill_between(
+                rate, np.maximum(low, start / 10), np.maximum(high, start / 10), color=ACCENT, alpha=0.16, linewidth=0
+            )
+        axis.plot(points[:, 0], points[:, 1], color=colour, linewidth=width, linestyle=line, drawstyle="steps-post")
+        words.append((title, MUTED if attack == "loss" else colour))
+    axis.set(xscale="log", yscale="log", xlim=(start, 1), ylim=(start, 1.05))
+    for level, (word, colour) in enumerate(reversed(words)):
+        axis.annotate(
+            word.lower(), (1, 0), (-4, 8 + 17 * level), xycoords="axes fraction", textcoords="offset points", ha="right",
+            fontsize=11.5, color=colour,
+        )  # fmt: skip
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_locator(matplotlib.ticker.FixedLocator([1e-4, 1e-3, 1e-2, 1e-1, 1]))
+        side.set_major_formatter(lambda value, _: f"{100 * value:g} %")
+        side.set_minor_locator(matplotlib.ticker.NullLocator())
+    axis.tick_params(labelsize=11)
+    axis.set_xlabel("non-members accused", fontsize=11.5)
+    axis.set_ylabel("members found", fontsize=11.5, labelpad=2)
+    return inline(figure, "roc", section["picture"]["title"], section["picture"]["alt"])
+
+
+def _perplexity(section: dict[str, Any]) -> Markup | None:
+    """Two bars from zero, base and tuned, with their intervals."""
+    rows = [("base model", "base_perplexity", CONTROL), ("tuned model", "perplexity", ACCENT)]
+    if any(section[key] is None or section[key]["value"] is None for _, key, _ in rows):
+        return None
+    figure, (axis,) = canvas(74, (84, 4, 270, 66))
+    most = max(section[key]["high"] or section[key]["value"] for _, key, _ in rows)
+    axis.set(xlim=(0, most), ylim=(1.5, -0.5))
+    for index, (label, key, colour) in enumerate(rows):
+        found = section[key]
+        axis.barh(index, found["value"], height=0.56, color=colour)
+        end = found["value"]
+        if found["low"] is not None and found["high"] is not None:
+            axis.plot([found["low"], found["high"]], [index, index], color=INK, linewidth=1.5)
+            end = found["high"]
+        _label(axis, label, index, 84)
+        words = axis.annotate(number(found["value"]), (end, index), (8, 0), textcoords="offset points", va="center")
+        words.set_gid(at(f"/utility/{key}/value"))
+    axis.axis("off")
+    return inline(figure, "perplexity", section["picture"]["title"], section["picture"]["alt"])

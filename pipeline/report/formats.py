@@ -1,0 +1,109 @@
+r"""How a figure of the report is written: a few pure functions from a number to short, typographic English text.
+
+    >>> number(2.3456), count(12345), percent(0.9342), scientific(1.2e-5), one_in(1.2e-5), duration(133)
+    ('2.35', '12,345', '93.4\xa0%', '1.2\u202f×\u202f10⁻⁵', '1 in 83,000', '2\xa0min 13\xa0s')
+
+The page, the pictures, the sentences and the model card all use these, so that one figure has one spelling everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+MISSING = "not measured"
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def count(value: float) -> str:
+    """A whole number with its thousands set apart."""
+    return f"{value:,.0f}"
+
+
+def number(value: float) -> str:
+    """Three significant digits, trailing zeros kept so that columns align; very small ones in powers of ten."""
+    if value == 0:
+        return "0"
+    if abs(value) < 0.001:
+        return scientific(value)
+    if abs(value) >= 999.5:
+        return count(value).replace("-", "−")
+    digits = f"{value:#.3g}"
+    if "e" in digits:  # 999.6 would become 1.00e+03
+        return count(value)
+    return digits.rstrip(".").replace("-", "−")
+
+
+def plain(value: float) -> str:
+    """A number as a person set it: no trailing zeros (limits, settings)."""
+    if value != 0 and abs(value) < 0.001:
+        return scientific(value)
+    return f"{value:,.6g}" if abs(value) >= 1000 else f"{value:.6g}".replace("-", "−")
+
+
+def scientific(value: float) -> str:
+    """Two significant digits times a power of ten."""
+    mantissa, exponent = f"{value:.1e}".split("e")
+    digits = mantissa.replace("-", "−").removesuffix(".0")
+    return f"{digits}\u202f×\u202f10{str(int(exponent)).translate(_SUPERSCRIPT)}"
+
+
+def percent(value: float) -> str:
+    """A share as a percentage; never rounds up to 100 or down to 0 what is not."""
+    share = 100 * value
+    if share in (0, 100):
+        text = f"{share:.0f}"
+    elif share > 99.9:
+        text = f"{share:.2f}" if share < 99.99 else "> 99.99"
+    elif abs(share) < 0.05:
+        text = f"{share:.2f}" if share >= 0.01 else "< 0.01"
+    else:
+        text = f"{share:.1f}"
+    return f"{text}\xa0%"
+
+
+def share(value: float) -> str:
+    """A share that a person set, as a percentage without trailing zeros."""
+    return f"{100 * value:.6g}\xa0%"
+
+
+def one_in(value: float) -> str:
+    """A small probability as odds: 1 in N, N to two significant digits, rounded down (the probability up)."""
+    odds = int(1 / value)
+    unit = 10 ** max(0, len(str(odds)) - 2)
+    return f"1 in {odds // unit * unit:,}"
+
+
+def duration(seconds: float) -> str:
+    """A span of time in its two largest units."""
+    if seconds < 60:
+        return f"{seconds:.1f}\xa0s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}\xa0min {rest}\xa0s"
+    return f"{minutes // 60}\xa0h {minutes % 60}\xa0min"
+
+
+def text(value: Any) -> str:
+    """Anything else, as it stands."""
+    return str(value)
+
+
+FORMATS: dict[str, Callable[[Any], str]] = {
+    function.__name__: function for function in (count, number, plain, scientific, percent, share, one_in, duration, text)
+}
+
+
+def show(value: Any, format: str = "number") -> str:
+    """`value` in the format of that name; `MISSING` where there is no value."""
+    return MISSING if value is None else FORMATS[format](value)
+
+
+def join(names: list[str]) -> str:
+    """Names in a sentence: a, b and c."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
+
+
+def plural(amount: int, noun: str, many: str | None = None) -> str:
+    """A counted noun: 1 record, 2,000 records."""
+    return f"{count(amount)} {noun if amount == 1 else many or noun + 's'}"

@@ -1,0 +1,122 @@
+"""The verdict section: one sentence, and for each gate the question, the figure, what was judged and what to try."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.report.formats import join, plain, plural, share, show
+from pipeline.report.names import STATUS, name
+
+
+def verdict(stages: dict[str, Any]) -> dict[str, Any]:
+    """The verdict as the first screen shows it; gates keep the policy's order."""
+    content = stages["verdict"]
+    gates = [_gate(gate, stages) for gate in content["gates"]]
+    failed = [gate for gate in gates if not gate["passed"]]
+    status = content["status"]
+    return {
+        "status": status,
+        "label": STATUS.get(status, status),
+        "sentence": _sentence(status, gates, failed),
+        "next": _next(status, failed),
+        "reasons": content["reasons"],
+        "passed": len(gates) - len(failed),
+        "failed": len(failed),
+        "gates": gates,
+    }
+
+
+def _gate(gate: dict[str, Any], stages: dict[str, Any]) -> dict[str, Any]:
+    rule = stages["policy"]["gates"].get(gate["name"], {})
+    figure = stages["evidence"]["figures"].get(gate["figure"], {})
+    known = name(gate["figure"])
+    at_least = rule.get("at_least") is not None
+    low, high, value = figure.get("low"), figure.get("high"), gate["value"]
+    usable = value is not None and figure.get("resolvable", True) and all(figure.get("conditions", {}).values())
+    content = {
+        "name": gate["name"],
+        "title": known.title,
+        "question": known.question or rule.get("why", ""),
+        "figure": gate["figure"],
+        "format": known.format,
+        "passed": gate["passed"],
+        "value": value,
+        "low": low,
+        "high": high,
+        "judge": rule.get("judge", "value"),
+        "judged": _judged(rule.get("judge", "value")),
+        "bound": gate["bound"],
+        "limit": gate["limit"],
+        "rule": "at_least" if at_least else "at_most",
+        "axis": _axis(gate["figure"], [value, low, high, gate["bound"], gate["limit"]]),
+        "why": gate["why"],
+        "purpose": rule.get("why", ""),
+        "owner": gate["owner"],
+        "remedy": known.remedy if usable else _absent(gate["figure"]),
+    }
+    close = (
+        gate["bound"] is not None and not gate["passed"] and _finding(content) == _finding({**content, "bound": gate["limit"]})
+    )
+    exact = close or not usable  # rounding would hide the difference, or there is nothing to round
+    return {**content, "finding": gate["why"] if exact else _finding(content) + ".", "alt": _alt(content)}
+
+
+def _alt(gate: dict[str, Any]) -> str:
+    ends = [show(gate[key], gate["format"]) for key in ("low", "high") if gate[key] is not None]
+    interval = f" Interval: {' to '.join(ends)}." if len(ends) == 2 else ""
+    return f"{'Passed' if gate['passed'] else 'Failed'}. {_finding(gate)}.{interval}"
+
+
+def _judged(judge: str) -> str:
+    return {"low": "lower bound", "high": "upper bound"}.get(judge, "value")
+
+
+def _axis(figure: str, values: list[float | None]) -> list[float]:
+    """Ends of the scale on which a gate is drawn: the natural range of the figure where it has one."""
+    present = [value for value in values if value is not None]
+    if figure.endswith(".auc"):
+        return [min([0.4, *present]), max([0.7, *(value + 0.02 for value in present)])]
+    if figure.startswith("scrub.") or figure.endswith("_p"):
+        return [0.0, 1.0]
+    return [0.0, 1.15 * max([*present, 1e-9])]
+
+
+def _sentence(status: str, gates: list[dict[str, Any]], failed: list[dict[str, Any]]) -> str:
+    total = plural(len(gates), "gate")
+    if status == "rejected" and failed:
+        return f"{len(failed)} of {total} failed: {join([_lower(gate['title']) for gate in failed])}."
+    if status == "awaiting_approval":
+        return f"All {total} passed. The policy asks for a person's approval before the model is released."
+    if status == "released":
+        return f"All {total} passed: the promise was kept, and no attack came past the limits that the policy sets."
+    return f"Of {total}, {len(gates) - len(failed)} passed."
+
+
+def _lower(title: str) -> str:
+    return title[:1].lower() + title[1:]
+
+
+def _finding(gate: dict[str, Any]) -> str:
+    side = "at least" if gate["rule"] == "at_least" else "at most"
+    limit = share(gate["limit"]) if gate["format"] == "percent" else plain(gate["limit"])
+    bound = show(gate["bound"], gate["format"])
+    judged = f" ({gate['judged']})" if gate["judge"] != "value" and gate["bound"] is not None else ""
+    return f"{gate['title']}: {bound}{judged}, where the policy asks for {side} {limit}"
+
+
+def _next(status: str, failed: list[dict[str, Any]]) -> str:
+    if status == "rejected":
+        return (
+            "The weights are not released. The privacy that the run spent stays spent: it is charged to the lifetime budget, "
+            "and a new run spends more."
+        )
+    if status == "awaiting_approval":
+        return "Read what is promised and what is not, then approve with the command hushtune approve, or leave it."
+    return "This report is evidence for a human decision. It does not replace the decision."
+
+
+def _absent(figure: str) -> str:
+    return (
+        f"The figure {figure} is missing, cannot be resolved with this many records, or its conditions do not hold; missing "
+        "evidence fails. Raise the audit's sample in the policy, or bring more records, and run again."
+    )

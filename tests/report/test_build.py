@@ -1,0 +1,194 @@
+"""The content: taken from the stages' values and from nothing else, with the arithmetic checked by other means."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy import stats
+
+from pipeline.audit.figures import Evidence
+from pipeline.corpus import Corpus
+from pipeline.errors import IntegrityError
+from pipeline.gates import Verdict
+from pipeline.ledger import Standing
+from pipeline.policy import load
+from pipeline.report import SCHEMA, build, render
+from tests.report import sample
+
+SENTINEL = "Zyxwvut-Sentinel 555-0199"
+
+
+def test_schema_and_sections():
+    content = sample.released()
+    assert content["schema"] == SCHEMA == "hushtune-report/1"
+    sections = "run verdict promise data scrubbing training budget canaries epsilon membership utility figures reproduce"
+    assert set(content) == {"schema", *sections.split()}
+    json.dumps(content, allow_nan=False)
+
+
+def test_real_values_give_the_same_content_as_mappings():
+    from pipeline.canaries import Planted
+    from pipeline.scrub import Scrubbed
+    from pipeline.train.loop import Trained
+
+    kinds = {
+        "corpus": Corpus,
+        "scrubbed": Scrubbed,
+        "planted": Planted,
+        "trained": Trained,
+        "evidence": Evidence,
+        "verdict": Verdict,
+        "standing": Standing,
+    }
+    values = sample.stages()
+    models = {key: kind.model_validate(values[key]) for key, kind in kinds.items()}
+    assert build(load("default"), **models, facts=values["facts"]) == sample.released()
+
+
+def test_text_in_a_value_never_reaches_the_report():
+    values = sample.stages()
+    for key in ("corpus", "scrubbed", "planted", "trained", "evidence", "verdict", "standing"):
+        values[key] |= {"text": SENTINEL, "records": values[key].get("records", SENTINEL), "folder": SENTINEL}
+    values["trained"]["base"] |= {"folder": SENTINEL}
+    values["evidence"]["series"] |= {"private.texts": [SENTINEL]}
+    values["facts"] |= {"sample": SENTINEL}
+    content = sample.released(**values)
+    assert SENTINEL not in json.dumps(content)
+    assert SENTINEL not in render(content)
+
+
+def test_a_manifest_that_was_swapped_is_refused():
+    values = sample.stages()
+    values["trained"]["manifest_digest"] = sample.hexes("another")
+    with pytest.raises(IntegrityError, match="canary manifest"):
+        sample.released(**values)
+
+
+def test_numbers_that_are_not_finite_become_missing():
+    values = sample.stages()
+    values["evidence"]["figures"]["epsilon.lower_bound"]["value"] = math.nan
+    values["evidence"]["figures"]["utility.perplexity"]["high"] = math.inf
+    values["verdict"]["gates"][1]["value"] = math.nan
+    content = sample.released(**values)
+    assert content["epsilon"]["lower_bound"] is None
+    assert content["epsilon"]["outcome"] == "unmeasured"
+    assert content["utility"]["perplexity"]["high"] is None
+    assert content["verdict"]["gates"][1]["value"] is None
+    render(content)
+
+
+class TestVerdict:
+    def test_gates_carry_what_the_policy_and_the_evidence_say(self):
+        gate = {gate["name"]: gate for gate in sample.released()["verdict"]["gates"]}["membership"]
+        assert (gate["rule"], gate["judge"], gate["limit"], gate["bound"]) == ("at_most", "low", 0.6, 0.485)
+        assert (gate["low"], gate["high"]) == (0.485, 0.557)
+        assert gate["axis"][0] <= gate["low"]
+        assert gate["axis"][1] >= gate["limit"]
+
+    def test_rejected_names_each_failed_gate_in_one_sentence(self):
+        verdict = sample.rejected()["verdict"]
+        assert verdict["sentence"].startswith("2 of 6 gates failed: membership attack")
+        assert verdict["sentence"].count(".") == 1
+        assert verdict["failed"] == 2
+        findings = [gate["finding"] for gate in verdict["gates"] if not gate["passed"]]
+        assert findings[1] == (
+            "Personal values found by the scrubber: 82.9\xa0% (lower bound), where the policy asks for at least 90\xa0%."
+        )
+
+    def test_a_miss_by_less_than_rounding_is_spelled_out(self):
+        values = sample.stages()
+        gate = values["verdict"]["gates"][0]
+        gate |= {"passed": False, "value": 8.0000004, "bound": 8.0000004, "why": "privacy.epsilon is 8.0000004, beyond 8."}
+        content = sample.released(**values)
+        assert content["verdict"]["gates"][0]["finding"] == "privacy.epsilon is 8.0000004, beyond 8."
+
+    def test_a_figure_whose_conditions_do_not_hold_says_so(self):
+        values = sample.stages()
+        values["evidence"]["figures"]["epsilon.lower_bound"]["conditions"] = {"independent_coins": False}
+        values["verdict"]["gates"][1] |= {"passed": False, "why": "epsilon.lower_bound is not valid."}
+        content = sample.released(**values)
+        gate = content["verdict"]["gates"][1]
+        assert gate["finding"] == "epsilon.lower_bound is not valid."
+        assert "conditions do not hold" in gate["remedy"]
+        assert content["epsilon"]["lower_bound"] is None
+
+
+class TestPromise:
+    @pytest.mark.parametrize("epsilon", [0.1, 1.0, 3.0, 8.0, 20.0])
+    def test_meaning_of_epsilon(self, epsilon):
+        values = sample.stages()
+        values["trained"]["epsilon"] = epsilon
+        promise = sample.released(**values)["promise"]
+        odds = 0.5 / 0.5 * math.exp(epsilon)
+        assert promise["certainty_from_half"] == pytest.approx(odds / (1 + odds))
+        assert promise["odds_factor"] == pytest.approx(math.exp(epsilon))
+        kind = "strong guarantee, and this is one" if epsilon <= 1 else "weak guarantee" if epsilon > 10 else "second kind"
+        assert kind in promise["strength"]
+
+    def test_record_and_person_promise_different_things(self):
+        record = sample.released()["promise"]
+        values = sample.stages()
+        values["trained"]["mechanism"]["unit"] = "person"
+        person = build(load("gdpr"), **values)["promise"]
+        assert "A person with several records is protected less" in record["terms"][0]["text"]
+        assert "The largest unit here holds 19 records" in record["not_promised"][1]["text"]
+        assert "All records of a person count as one" in person["terms"][0]["text"]
+        assert "16 of their records" in person["terms"][0]["text"]
+
+    def test_what_is_not_promised_is_said(self):
+        text = " ".join(f"{limit['title']} {limit['text']}" for limit in sample.released()["promise"]["not_promised"])
+        for piece in ("scrubber", "Groups of records", "sampling rate q", "number of records n", "held-out perplexity"):
+            assert piece in text
+
+
+class TestAttacks:
+    def test_cutoff_is_the_family_one(self):
+        content = sample.released()["canaries"]
+        # The largest of m independent Exp(1) variables exceeds ln2 · cutoff with probability α.
+        below = stats.expon.cdf(content["cutoff_bits"] * math.log(2)) ** content["planted"]["n"]
+        assert 1 - below == pytest.approx(content["alpha"])
+        assert content["space"] == 48**3
+
+    def test_a_secret_that_stands_out_is_counted(self):
+        values = sample.stages()
+        values["evidence"]["series"]["exposure.planted"][3] = 16.7
+        content = sample.released(**values)["canaries"]
+        assert content["above_cutoff"] == 1
+        assert "stand out" in content["finding"]
+
+    @pytest.mark.parametrize(
+        ("low", "reachable", "outcome"),
+        [(9.0, 12.0, "violated"), (0.2, 3.7, "limited"), (0.2, 9.0, "consistent"), (9.0, 9.5, "violated")],
+    )
+    def test_outcome_of_the_bound(self, low, reachable, outcome):
+        values = sample.stages()
+        figures = values["evidence"]["figures"]
+        figures["epsilon.lower_bound"]["value"], figures["epsilon.reachable"]["value"] = low, reachable
+        assert sample.released(**values)["epsilon"]["outcome"] == outcome
+
+    def test_the_control_is_never_the_best_attack(self):
+        values = sample.stages()
+        values["evidence"]["figures"]["membership.splitter.auc"]["value"] = 0.9
+        membership = sample.released(**values)["membership"]
+        assert "0.521" in membership["finding"]
+        assert [row["attack"] for row in membership["attacks"]] == ["loss", "ratio", "splitter"]
+
+    def test_every_figure_of_the_evidence_is_listed(self):
+        values: dict[str, Any] = sample.stages()
+        values["evidence"]["figures"]["extraction.greedy"] = sample.figure("extraction.greedy", 0.0, None, 0.003, 1000, "k")
+        content = sample.released(**values)
+        assert {row["figure"] for row in content["figures"]} == set(values["evidence"]["figures"])
+        assert "extraction.greedy" in render(content)
+
+    def test_utility_that_got_worse_is_not_called_a_fall(self):
+        values = sample.stages()
+        values["evidence"]["figures"]["utility.perplexity"]["value"] = 400.0
+        assert "did not fall" in sample.released(**values)["utility"]["finding"]
+
+
+def test_example_file_name_only():
+    assert Path(sample.released()["data"]["source"]).name == sample.released()["data"]["source"]
