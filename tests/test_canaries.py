@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from pathlib import Path
@@ -81,7 +82,7 @@ def test_coins_are_fair_and_independent_of_the_secrets() -> None:
     chance = random.Random(7)
     coins = [c.included for _ in range(40) for c in design(SMALL, tiny.tokenizer(), "t", 0.05, chance).canaries]
     assert stats.binomtest(sum(coins), len(coins), 0.5).pvalue > 1e-3
-    runs = sum(a != b for a, b in zip(coins, coins[1:], strict=False))
+    runs = sum(a != b for a, b in itertools.pairwise(coins))
     assert stats.binomtest(runs, len(coins) - 1, 0.5).pvalue > 1e-3
 
 

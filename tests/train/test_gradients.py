@@ -10,8 +10,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from pipeline import models
 from pipeline.policy import Lora
-from pipeline.train.examples import Example
 from pipeline.train import gradients as module
+from pipeline.train.examples import Example
 from pipeline.train.gradients import UnitGradients, uncovered
 from tests import tiny
 

@@ -1,0 +1,64 @@
+"""A tiny model, short records and policies on which the whole line runs in seconds."""
+
+import json
+from pathlib import Path
+
+import yaml
+
+from tests import tiny
+
+SENTINEL = "zqsentinelword"  # stands in every record and is no personal data, so that scrubbing leaves it in
+ADDRESS = "ann.sample@private-mail.example"
+
+# A tiny run shows that the line works, not that a two-layer random model is private or useful: gates are wide open.
+OPEN_GATES = {
+    "epsilon_spent": {"at_most": 8},
+    "epsilon_bound": {"at_most": 8},
+    "exposure": {"at_least": 0},
+    "membership": {"at_most": 1},
+    "scrub_recall": {"at_least": 0},
+    "utility": {"at_most": 1e9},
+}
+
+
+def make(folder: Path) -> Path:
+    """Put data.jsonl, model/, and the policies open, closed, asking and broke into a folder."""
+    with (folder / "data.jsonl").open("w") as file:
+        for index in range(320):
+            file.write(json.dumps(record(index)) + "\n")
+    tiny.save(folder / "model")
+    policies = {
+        "open": {},
+        "closed": {"gates": OPEN_GATES | {"utility": {"at_most": 1e-6}}},
+        "asking": {"release": {"approval": "required"}},
+        "broke": {"privacy": {"lifetime": {"budget": "small", "epsilon": 0.5, "delta": 1e-4}}},
+    }
+    for name, changes in policies.items():
+        write(folder / f"{name}.yaml", policy(folder) | {"name": name} | changes)
+    return folder
+
+
+def record(index: int) -> dict:
+    """One of four records of a person."""
+    text = f"{tiny.sentence(index, 12)} {SENTINEL} write to {ADDRESS}"
+    return {"id": f"r{index}", "unit": f"u{index % 80}", "text": text}
+
+
+def policy(folder: Path) -> dict:
+    """What the tests' policies have in common."""
+    return {
+        "extends": "base",
+        "model": str(folder / "model"),
+        "data": {"max_tokens": 48, "held_out": 0.2},
+        "scrub": {"probes": 30},
+        "canaries": {"count": 32, "guesses": 16, "prefix_tokens": 4},
+        "train": {"expected_batch": 32, "steps": 3},
+        "audit": {"membership_records": 50, "utility_records": 20, "exposure_canaries": 8},
+        "gates": OPEN_GATES,
+    }
+
+
+def write(path: Path, content: dict) -> Path:
+    """A policy file."""
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path

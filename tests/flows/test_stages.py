@@ -1,0 +1,92 @@
+"""What leaves a task: a clean error, and never a text."""
+
+import pickle
+import stat
+import traceback
+
+import pytest
+
+from flows import stages
+from pipeline.errors import BudgetExhausted, HushtuneError, InputError, StageError
+
+SENTINEL = "zq-private-sentinel-7731"
+
+
+def fail_with(error: Exception) -> None:
+    record = f"dear {SENTINEL}"
+    try:
+        raise LookupError(record)
+    except LookupError as cause:
+        raise error from cause
+
+
+def leaving(error: Exception, folder) -> HushtuneError:
+    with pytest.raises(HushtuneError) as caught:
+        stages.clean("scrub", folder, lambda: fail_with(error))
+    return caught.value
+
+
+@pytest.mark.parametrize("kind", [InputError, StageError, BudgetExhausted])
+def test_our_own_errors_keep_their_kind_and_sentence_and_lose_what_is_behind(kind, tmp_path):
+    error = leaving(kind("One sentence."), tmp_path)
+    assert type(error) is kind
+    assert str(error) == "One sentence."
+    assert error.__cause__ is None
+    assert error.__context__ is None
+    assert SENTINEL not in "".join(traceback.format_exception(error))
+    assert SENTINEL.encode() not in pickle.dumps(error)
+    assert not (tmp_path / "traceback.txt").exists()
+
+
+def test_any_other_error_says_the_stage_and_its_kind_only(tmp_path):
+    error = leaving(ValueError(f"cannot parse {SENTINEL}"), tmp_path)
+    assert type(error) is StageError
+    assert "scrub" in str(error)
+    assert "ValueError" in str(error)
+    assert SENTINEL not in "".join(traceback.format_exception(error))
+    assert error.__context__ is None
+
+
+def test_the_whole_traceback_stays_in_the_run_folder_for_its_owner(tmp_path):
+    leaving(ValueError(f"cannot parse {SENTINEL}"), tmp_path)
+    path = tmp_path / "traceback.txt"
+    assert SENTINEL in path.read_text()  # the control: there was something to hide
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert SENTINEL not in str(leaving(ValueError(SENTINEL), None))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_task_retries_caches_or_persists():
+    from prefect.cache_policies import NO_CACHE
+
+    from flows import tasks
+
+    found = [value for value in vars(tasks).values() if type(value).__name__ == "Task"]
+    assert {task.name for task in found} == {
+        "open", "read", "probe", "scrub", "plant", "reserve", "train", "audit", "judge", "report", "publish", "hold",
+    }  # fmt: skip
+    for task in found:
+        assert task.retries == 0
+        assert task.cache_policy == NO_CACHE
+        assert task.persist_result is False
+        assert task.log_prints is False
+
+
+def test_the_flow_is_never_tried_again():
+    from flows.finetune import finetune
+
+    assert finetune.retries == 0
+    assert finetune.persist_result is False
+    assert finetune.log_prints is False
+
+
+def test_parameters_are_paths_and_names_only():
+    from flows.finetune import finetune
+
+    kinds = {json.get("format") or json.get("type") or "optional" for json in finetune.parameters.properties.values()}
+    assert kinds <= {"path", "string", "optional"}
+    assert set(finetune.parameters.properties) == {"data", "policy", "home", "name", "run", "base_model"}
