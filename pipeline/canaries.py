@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -59,7 +61,7 @@ class Manifest(Value):
 
 
 class Planted(Value):
-    """The training records with the planted canaries among them, and the held-out records. Units count canaries."""
+    """The training records with the planted canaries among them, and the held-out ones. `train_units` counts canaries."""
 
     folder: Path
     train_records: int
@@ -93,20 +95,17 @@ def plant(scrubbed: Scrubbed, base: Base, policy: Policy, folder: Path, *, progr
     def work(partial: Path) -> Planted:
         chance = random.SystemRandom()
         manifest = design(policy.canaries, load_tokenizer(base), base.digest, policy.audit.alpha, chance)
-        out = _held_out_units(scrubbed, policy.data.held_out, chance)
+        units = _units(scrubbed, policy)
+        out = _held_out(units, policy, chance)
         planted = [_record(canary) for canary in manifest.canaries if canary.included]
-        records = list(load_records(scrubbed.folder / "records.jsonl"))
-        if any(record.unit.startswith(_PREFIX) for record in records):
-            raise InputError(f"The data holds units whose names begin with {_PREFIX}, which canaries use: rename them.")
-        kept = [record for record in records if record.unit not in out] + planted
-        save_records(partial / "train.jsonl", kept)
-        held = save_records(partial / "held_out.jsonl", (record for record in records if record.unit in out))
+        train = save_records(partial / "train.jsonl", chain(_split(scrubbed, policy, units - out), planted))
+        held = save_records(partial / "held_out.jsonl", _split(scrubbed, policy, out))
         write_json(partial / "manifest.json", manifest.model_dump(mode="json"))
         progress(len(manifest.canaries), len(manifest.canaries), planted=len(planted))
         return Planted(
             folder=folder,
-            train_records=len(kept),
-            train_units=len({record.unit for record in kept}) if policy.privacy.unit == "person" else len(kept),
+            train_records=train,
+            train_units=len(units) - len(out) + len(planted),
             held_out_records=held,
             held_out_units=len(out),
             canaries=len(manifest.canaries),
@@ -174,14 +173,32 @@ def _words(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return [token for token, ids in zip(plain, back, strict=True) if list(ids) == [token]]
 
 
-def _held_out_units(scrubbed: Scrubbed, share: float, chance: random.Random) -> set[str]:
-    units = sorted({record.unit for record in load_records(scrubbed.folder / "records.jsonl")})
+def _unit(record: Record, policy: Policy) -> str:
+    """What is held out or trained on as a whole: the record's person, or the record itself."""
+    return record.unit if policy.privacy.unit == "person" else record.id
+
+
+def _units(scrubbed: Scrubbed, policy: Policy) -> set[str]:
+    units = set()
+    for record in load_records(scrubbed.folder / "records.jsonl"):
+        if record.unit.startswith(_PREFIX) or record.id.startswith(_PREFIX):
+            raise InputError(f"The data holds ids or units that begin with {_PREFIX}, which canaries use: rename them.")
+        units.add(_unit(record, policy))
+    return units
+
+
+def _held_out(units: set[str], policy: Policy, chance: random.Random) -> set[str]:
+    share = policy.data.held_out
     count = round(share * len(units))
     if not 0 < count < len(units):
         raise InputError(
             f"The data holds {len(units)} units, too few to keep a share of {share:g} (data.held_out) for the audit: add data."
         )
-    return set(chance.sample(units, count))
+    return set(chance.sample(sorted(units), count))
+
+
+def _split(scrubbed: Scrubbed, policy: Policy, units: set[str]) -> Iterator[Record]:
+    return (r for r in load_records(scrubbed.folder / "records.jsonl") if _unit(r, policy) in units)
 
 
 def _record(canary: Canary) -> Record:

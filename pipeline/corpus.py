@@ -25,7 +25,7 @@ from pipeline._source import Source, check
 from pipeline._tally import Tally
 from pipeline.errors import InputError, IntegrityError
 from pipeline.folders import Progress, Value, digest_file, silent, stage
-from pipeline.policy import Data, Policy
+from pipeline.policy import Policy
 
 __all__ = ["Corpus", "Part", "Record", "Shape", "check", "load_records", "read", "save_records", "to_line"]
 
@@ -71,8 +71,9 @@ def read(data: Path, policy: Policy, folder: Path, *, progress: Progress = silen
     check(data)
     chosen = policy.data.model_dump(mode="json", include={*_COLUMNS, "unit_pattern", "limit"})
     inputs = {"stage": "corpus/1", "name": data.name, "data": digest_file(data), "columns": chosen}
+    inputs["unit"] = policy.privacy.unit
     try:
-        return stage(folder, Corpus, inputs, lambda scratch: _corpus(data, policy.data, folder, scratch, progress))
+        return stage(folder, Corpus, inputs, lambda scratch: _corpus(data, policy, folder, scratch, progress))
     except BaseException:
         # Half a copy of private text is worth nothing: unlike other stages, this one never goes on from it.
         shutil.rmtree(folder.with_name(folder.name + ".partial"), ignore_errors=True)
@@ -130,7 +131,8 @@ def to_line(record: Record, shape: Shape) -> dict[str, Any]:
     return line | {part.role: part.text for part in record.parts}
 
 
-def _corpus(path: Path, data: Data, folder: Path, scratch: Path, progress: Progress) -> Corpus:
+def _corpus(path: Path, policy: Policy, folder: Path, scratch: Path, progress: Progress) -> Corpus:
+    data = policy.data
     refused: Counter[str] = Counter()
     columns = {getattr(data, key) for key in _COLUMNS}
     with Source(path, scratch=scratch, columns=columns) as source, Tally(scratch) as tally:
@@ -140,6 +142,11 @@ def _corpus(path: Path, data: Data, folder: Path, scratch: Path, progress: Progr
         if not tally.records:
             reasons = "".join(f", {count} refused ({reason})" for reason, count in sorted(refused.items()))
             raise InputError(f"{path} holds no record with text{reasons}: give a file that holds records.")
+        if policy.privacy.unit == "person" and not shaper.has_units:
+            raise InputError(
+                f"{path} does not say whose each record is, and policy {policy.name} protects persons: name the column that "
+                "does with --unit-column, or use a policy with privacy.unit: record."
+            )
         progress(source.size, source.size, records=tally.records)
         units, largest = tally.units()
         return Corpus(

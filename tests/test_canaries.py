@@ -67,15 +67,26 @@ def test_the_planted_canaries_are_those_that_the_coins_chose(base: models.Base, 
     assert not any(canary.id in held for canary in sealed.canaries)
 
 
-@pytest.mark.parametrize("unit", ["record", "person"])
-def test_people_are_wholly_in_or_wholly_out_and_canaries_count(base: models.Base, tmp_path: Path, unit: str) -> None:
-    planted = plant(scrubbed(tmp_path / "s"), base, small(unit), tmp_path / "p")
+def test_people_are_wholly_in_or_wholly_out_where_they_are_the_unit(base: models.Base, tmp_path: Path) -> None:
+    planted = plant(scrubbed(tmp_path / "s"), base, small("person"), tmp_path / "p")
     train = list(load_records(planted.folder / "train.jsonl"))
     held = list(load_records(planted.folder / "held_out.jsonl"))
     assert not {record.unit for record in train} & {record.unit for record in held}
     assert planted.held_out_units == 4
+    assert planted.held_out_records == len(held) == 12
     assert len(train) == planted.train_records == 60 - 12 + planted.included
-    assert planted.train_units == (16 + planted.included if unit == "person" else planted.train_records)
+    assert planted.train_units == 16 + planted.included  # canaries count
+
+
+def test_records_are_held_out_by_chance_where_they_are_the_unit(base: models.Base, tmp_path: Path) -> None:
+    """Members and non-members then differ by chance alone, or a membership attack would only find the person's style."""
+    planted = plant(scrubbed(tmp_path / "s"), base, small("record"), tmp_path / "p")
+    train = {record.id for record in load_records(planted.folder / "train.jsonl")}
+    held = list(load_records(planted.folder / "held_out.jsonl"))
+    assert not train & {record.id for record in held}
+    assert len(held) == planted.held_out_units == planted.held_out_records == 12
+    assert len(train) == planted.train_records == planted.train_units == 48 + planted.included
+    assert len({record.unit for record in held}) > 4
 
 
 def test_coins_are_fair_and_independent_of_the_secrets() -> None:
@@ -132,7 +143,7 @@ def test_a_finished_planting_is_kept_so_that_coins_are_flipped_once(base: models
 
 def test_unfit_data_and_tokenizers_are_refused(base: models.Base, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="too few to keep a share"):
-        plant(scrubbed(tmp_path / "s", units=2), base, small(), tmp_path / "p")
+        plant(scrubbed(tmp_path / "s", units=2), base, small("person"), tmp_path / "p")
     with pytest.raises(InputError, match="rename them"):
         plant(scrubbed(tmp_path / "t", prefix="hushtune-canary-"), base, small(), tmp_path / "p")
     wide = Canaries(count=40, alphabet=128, guesses=20)

@@ -543,3 +543,11 @@ def test_the_mailbox_data_of_the_wild(tmp_path):
 def _head(path: Path, count: int):
     with gzip.open(path, "rt") as file:
         return [json.loads(line) for line, _ in zip(file, range(count + 50), strict=False)]
+
+
+def test_a_policy_that_protects_persons_refuses_data_that_names_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "one"}\n{"text": "two"}\n')
+    with pytest.raises(InputError, match=r"a\.jsonl does not say whose each record is.*--unit-column"):
+        read(path, load("gdpr"), tmp_path / "corpus")
+    assert not list(tmp_path.glob("corpus*"))
