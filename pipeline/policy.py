@@ -131,6 +131,9 @@ class Train(Section):
     learning_rate: float = Field(gt=0)
     clipping_norm: float = Field(gt=0)
     microbatch_tokens: int = Field(4096, ge=64, description="tokens held in memory at once; does not change the result")
+    reuse_gigabytes: float = Field(
+        4, ge=0, description="disk for the states of the layers below the first adapted one; 0 computes them at every visit"
+    )
     seed: int = Field(0, ge=0, description="seeds LoRA's initialisation only; noise and sampling are never seeded from it")
 
 

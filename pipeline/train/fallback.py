@@ -19,14 +19,17 @@ from peft.tuners.lora import LoraLayer
 from pipeline.errors import ModelError
 from pipeline.train.examples import IGNORED, Example, pad
 from pipeline.train.gradients import Tape, UnitGradients, token_weights, uncovered
+from pipeline.train.reuse import EntryStates
 
 Unit = Sequence[Example]
 
 
-def gradients_for(model: PeftModel, clipping_norm: float, padding: int) -> UnitGradients | HookGradients | LoopGradients:
+def gradients_for(
+    model: PeftModel, clipping_norm: float, padding: int, states: EntryStates | None = None
+) -> UnitGradients | HookGradients | LoopGradients:
     """The fastest path that covers the model; its `path` says in words which one it is, and why."""
     if not uncovered(model):
-        return UnitGradients(model, clipping_norm, padding)
+        return UnitGradients(model, clipping_norm, padding, states)
     loras = [module for module in model.modules() if isinstance(module, LoraLayer)]
     if any(any(module.use_dora.values()) for module in loras):
         return LoopGradients(model, clipping_norm, padding)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from pipeline.train.examples import IGNORED, Example, pad
+from pipeline.train.reuse import EntryStates
 
 _ROWS = 2048  # labelled rows whose logits exist at one time in the loss
 
@@ -144,7 +145,8 @@ class UnitGradients:
         ValueError: the model has a part that this path does not cover (`uncovered` names it).
     """
 
-    def __init__(self, model: PeftModel, clipping_norm: float, padding: int) -> None:
+    def __init__(self, model: PeftModel, clipping_norm: float, padding: int, states: EntryStates | None = None) -> None:
+        """With `states`, the frozen blocks below the first adapted one are computed once for each record."""
         missing = uncovered(model)
         if missing:
             raise ValueError(f"per-unit gradients are not covered for: {missing}")
@@ -153,8 +155,9 @@ class UnitGradients:
         self._head = self._model.get_output_embeddings().weight
         self._norm = clipping_norm
         self._padding = padding
+        self._states = states
         self.lost = 0
-        self.path = "direct"
+        self.path = "direct" if states is None else "direct, frozen layers reused"
 
     @contextmanager
     def attached(self) -> Iterator[UnitGradients]:
@@ -180,7 +183,7 @@ class UnitGradients:
         tape = Tape(owners.to(device), len(units))
         for layer in self._layers.values():
             layer.tape = tape
-        hidden = self._model.base_model(input_ids=ids.to(device), use_cache=False).last_hidden_state[:, :-1]
+        hidden = self._hidden(rows, ids.to(device))[:, :-1]
         targets = labels[:, 1:].to(device)
         learned = targets != IGNORED
         weights = token_weights(learned, shares.to(device))[learned]
@@ -188,6 +191,14 @@ class UnitGradients:
         loss.backward()
         self.lost += tape.clip(self._norm)
         return float(loss.detach())
+
+    def _hidden(self, rows: Sequence[Example], ids: Tensor) -> Tensor:
+        """What the head reads, [B, T, d]."""
+        if self._states is None:
+            return self._model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        entering = self._states.entering(rows, self._padding, ids.device)
+        with self._states.above():
+            return self._model.base_model(inputs_embeds=entering, use_cache=False).last_hidden_state
 
 
 def token_weights(learned: Tensor, shares: Tensor) -> Tensor:

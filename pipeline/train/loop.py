@@ -23,6 +23,7 @@ from pipeline.train.examples import Example, encode
 from pipeline.train.fallback import gradients_for
 from pipeline.train.mechanism import Mechanism
 from pipeline.train.optimizer import UnitOptimizer
+from pipeline.train.reuse import EntryStates, first_adapted
 from pipeline.train.sampling import PoissonSampler, microbatches
 from pipeline.train.statement import statement
 
@@ -30,6 +31,7 @@ Spend = Callable[[int], None]
 """`spend(taken)` records durably that `taken` noisy steps have been taken in all, before the last one touches the weights."""
 
 _CHECKPOINT_SECONDS = 20.0
+_STATES = "entry-states.f32"
 
 
 class Trained(Value):
@@ -117,7 +119,8 @@ def _train(
     adapted = models.adapt(model, policy.train.lora, policy.train.seed)
     trainable = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     optimizer = UnitOptimizer(torch.optim.Adam(trainable, lr=policy.train.learning_rate, fused=False), mechanism)
-    gradients = gradients_for(adapted, mechanism.clipping_norm, int(tokenizer.pad_token_id))
+    states = _entry_states(adapted, examples, policy, partial)
+    gradients = gradients_for(adapted, mechanism.clipping_norm, int(tokenizer.pad_token_id), states)
     sampler = PoissonSampler(examples, mechanism, policy.privacy.records_per_unit)
     state = _resume(adapted, optimizer, partial)
     gradients.lost = state["lost_gradients"]
@@ -156,6 +159,7 @@ def _train(
         )
     models.save_adapter(adapted, private_folder(partial / "adapter"))
     (partial / "checkpoint.pt").unlink()
+    (partial / _STATES).unlink(missing_ok=True)
     trained = Trained(
         folder=folder,
         adapter=folder / "adapter",
@@ -191,6 +195,14 @@ def _examples(planted: Planted, tokenizer: Any, policy: Policy, base: models.Bas
             "shorten them, raise data.max_tokens, or set data.overlong to cut."
         )
     return examples
+
+
+def _entry_states(model: PeftModel, examples: list[Example], policy: Policy, folder: Path) -> EntryStates | None:
+    cap = int(policy.train.reuse_gigabytes * 1e9)
+    if not cap or not first_adapted(model):
+        return None
+    longest = max(len(example.input_ids) for example in examples)
+    return EntryStates(model, folder / _STATES, longest, cap, len(examples))
 
 
 class _EpsilonSoFar:

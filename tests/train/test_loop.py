@@ -161,6 +161,15 @@ def test_weights_that_do_not_move_stop_the_run(
         run(planted, base, tmp_path / "trained", mechanism())
 
 
+def test_frozen_layers_are_reused_where_only_the_top_is_adapted(planted: Planted, base: models.Base, tmp_path: Path) -> None:
+    chosen = policy.load("default").override(train__lora__layers="top_half", train__expected_batch=15, data__max_tokens=32)
+    trained = train(planted, base, mechanism(), chosen, tmp_path / "t", claim="c", spend=lambda taken: None)
+    assert trained.gradients == "direct, frozen layers reused"
+    assert not list(trained.folder.glob("entry-states*"))
+    off = chosen.override(train__reuse_gigabytes=0)
+    assert train(planted, base, mechanism(), off, tmp_path / "u", claim="c", spend=lambda taken: None).gradients == "direct"
+
+
 def test_people_are_trained_as_units(planted: Planted, base: models.Base, tmp_path: Path) -> None:
     people = planted.model_copy(update={"train_units": 30})
     trained = run(people, base, tmp_path / "trained", mechanism(unit="person", noise=2.0))
