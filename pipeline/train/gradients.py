@@ -46,6 +46,11 @@ class Tape:
         self.squares += gradient.flatten(1).square().sum(1)
         self.gradients.append((parameter, gradient))
 
+    def layer(self, layer: _Layer, x: Tensor, h: Tensor, dy: Tensor, dh: Tensor) -> None:
+        """Form and take the gradients of one adapted layer from what its backward pass has at hand, each [B, T, ·]."""
+        self.add(layer.b, torch.bmm(dy.transpose(1, 2), h).mul_(layer.scaling))
+        self.add(layer.a, torch.bmm(dh.transpose(1, 2), x))
+
     def clip(self, norm: float) -> int:
         """Scale each unit's gradient to at most `norm` (L2 over all parameters) and add the sum to `p.summed_grad`.
 
@@ -81,8 +86,7 @@ class _LoraFunction(torch.autograd.Function):
         x, h = ctx.saved_tensors
         layer = ctx.layer
         dh = (dy @ layer.b) * layer.scaling
-        layer.tape.add(layer.b, torch.bmm(dy.transpose(1, 2), h).mul_(layer.scaling))
-        layer.tape.add(layer.a, torch.bmm(dh.transpose(1, 2), x))
+        layer.tape.layer(layer, x, h, dy, dh)
         dx = None
         if ctx.needs_input_grad[0]:
             weight = layer.weight
@@ -180,7 +184,7 @@ class UnitGradients:
         shares = torch.tensor([1 / len(unit) for unit in units for _ in unit])
         ids, labels = pad(rows, self._padding)
         device = self._head.device
-        tape = Tape(owners.to(device), len(units))
+        tape = self._tape(owners.to(device), len(units))
         for layer in self._layers.values():
             layer.tape = tape
         hidden = self._hidden(rows, ids.to(device))[:, :-1]
@@ -191,6 +195,9 @@ class UnitGradients:
         loss.backward()
         self.lost += tape.clip(self._norm)
         return float(loss.detach())
+
+    def _tape(self, owners: Tensor, units: int) -> Tape:
+        return Tape(owners, units)
 
     def _hidden(self, rows: Sequence[Example], ids: Tensor) -> Tensor:
         """What the head reads, [B, T, d]."""

@@ -13,6 +13,7 @@ from pipeline.policy import Lora
 from pipeline.train import gradients as module
 from pipeline.train.examples import Example
 from pipeline.train.gradients import UnitGradients, uncovered
+from pipeline.train.plain import PlainGradients
 from tests import tiny
 
 
@@ -185,3 +186,12 @@ def test_layers_are_given_back_untouched() -> None:
     before = model(input_ids=torch.tensor([example.input_ids])).logits
     fast_sum(model, [[example]], 1.0)
     assert torch.equal(model(input_ids=torch.tensor([example.input_ids])).logits, before)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_plain_gradients_are_the_unclipped_sum(family: str) -> None:
+    model = adapted(family)
+    units = [[example] for example in examples([5, 17, 9])]
+    slow = sum(slow_gradient(model, unit) for unit in units)
+    assert relative(fast_sum(model, units, 0.1, kind=PlainGradients), slow) < 1e-5
+    assert relative(fast_sum(model, units, 1e9), slow) < 1e-5

@@ -1,0 +1,279 @@
+"""How fast a private training step is, against the same step without privacy and against Opacus.
+
+Every way of taking a step is timed in turn, round after round, in one process, so that a machine that slows down slows them
+all; the figures are medians and ratios of medians. Peak memory is taken in a process of its own for each way.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from opacus.grad_sample import GradSampleModule
+from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import GradSampleModuleFastGradientClipping
+from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
+from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
+from peft import PeftModel
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from pipeline import models
+from pipeline.policy import Lora
+from pipeline.pretrain import Recipe
+from pipeline.train.examples import Example
+from pipeline.train.gradients import UnitGradients
+from pipeline.train.mechanism import Mechanism
+from pipeline.train.optimizer import UnitOptimizer
+from pipeline.train.plain import PlainGradients
+from pipeline.train.reuse import EntryStates
+
+Step = Callable[[], object]
+
+
+class Shape:
+    """A model shape with random weights, and the batch that is trained on: `batch` records of `tokens` tokens."""
+
+    def __init__(self, make: Callable[[], PreTrainedModel], batch: int, tokens: int) -> None:
+        self.make, self.batch, self.tokens = make, batch, tokens
+
+
+def _smollm2() -> PreTrainedModel:
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=49_152,
+            hidden_size=576,
+            intermediate_size=1536,
+            num_hidden_layers=30,
+            num_attention_heads=9,
+            num_key_value_heads=3,
+            max_position_embeddings=2048,
+            tie_word_embeddings=True,
+        )
+    )
+
+
+SHAPES = {
+    "nano": Shape(lambda: LlamaForCausalLM(Recipe().config()), 16, 128),
+    "gpt2": Shape(
+        lambda: GPT2LMHeadModel(GPT2Config(n_layer=6, n_embd=384, n_head=6, vocab_size=16_384, n_positions=512)), 16, 128
+    ),
+    "smollm2-135m": Shape(_smollm2, 8, 64),
+}
+
+
+def _examples(shape: Shape, vocabulary: int, count: int | None = None) -> list[Example]:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(2, vocabulary, (count or shape.batch, shape.tokens), generator=generator).tolist()
+    return [Example(f"e{i}", f"u{i}", tuple(row), (-100, *row[1:])) for i, row in enumerate(rows)]
+
+
+def _adapted(shape: Shape, layers: Any = "all") -> PeftModel:
+    torch.manual_seed(0)
+    model = shape.make().eval().requires_grad_(False)
+    return models.adapt(model, Lora(layers=layers), 0)
+
+
+def _trainable(model: torch.nn.Module) -> list[torch.nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def _tensors(shape: Shape, model: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    rows = _examples(shape, model.config.vocab_size)
+    return torch.tensor([e.input_ids for e in rows]), torch.tensor([e.labels for e in rows])
+
+
+def stock(shape: Shape) -> Step:
+    """Non-private peft LoRA as it comes: the model's own loss, plain backward, Adam."""
+    model = _adapted(shape).train()
+    ids, labels = _tensors(shape, model.get_base_model())
+    optimizer = torch.optim.Adam(_trainable(model), lr=1e-4)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(input_ids=ids, labels=labels, use_cache=False).loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def _mechanism(shape: Shape) -> Mechanism:
+    return Mechanism(
+        unit="record", units=10**4, expected_batch=shape.batch, steps=1, noise_multiplier=1.0, clipping_norm=1.0, delta=1e-6
+    )
+
+
+def _ours(shape: Shape, kind: type[UnitGradients], layers: Any = "all", folder: Path | None = None) -> Step:
+    model = _adapted(shape, layers)
+    rows = _examples(shape, model.get_base_model().config.vocab_size)
+    states = EntryStates(model, folder / "states", shape.tokens, 10**10, len(rows)) if folder else None
+    gradients = kind(model, 1.0, 0, states)
+    optimizer = UnitOptimizer(torch.optim.Adam(_trainable(model), lr=1e-4), _mechanism(shape))
+    if kind is PlainGradients:
+        optimizer.noise_multiplier = 0.0
+
+    def step() -> None:
+        with gradients.attached():
+            gradients.add([[row] for row in rows])
+        optimizer.step()
+
+    return step
+
+
+def private(shape: Shape) -> Step:
+    """Ours: direct per-unit gradients, clipped, noised."""
+    return _ours(shape, UnitGradients)
+
+
+def plain(shape: Shape) -> Step:
+    """Non-private on our own kernels."""
+    return _ours(shape, PlainGradients)
+
+
+def reused(shape: Shape) -> Step:
+    """Ours with LoRA on the top half of the layers and the frozen lower half reused: a record's second visit on."""
+    folder = TemporaryDirectory()
+    step = _ours(shape, UnitGradients, "top_half", Path(folder.name))
+    step()
+    step.folder = folder  # type: ignore[attr-defined]
+    return step
+
+
+def opacus_hooks(shape: Shape) -> Step:
+    """Opacus's grad-sample hooks with its DP optimizer."""
+    model = GradSampleModule(_adapted(shape).train(), loss_reduction="mean", strict=False)
+    ids, labels = _tensors(shape, model._module.get_base_model())
+    optimizer = DPOptimizer(
+        torch.optim.Adam(_trainable(model), lr=1e-4),
+        noise_multiplier=1.0,
+        max_grad_norm=1.0,
+        expected_batch_size=shape.batch,
+    )
+
+    def step() -> None:
+        optimizer.zero_grad()
+        _record_losses(model(input_ids=ids, use_cache=False).logits, labels).mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def opacus_ghost(shape: Shape) -> Step:
+    """Opacus's ghost clipping."""
+    model = GradSampleModuleFastGradientClipping(
+        _adapted(shape).train(), loss_reduction="mean", max_grad_norm=1.0, use_ghost_clipping=True, strict=False
+    )
+    ids, labels = _tensors(shape, model._module.get_base_model())
+    optimizer = DPOptimizerFastGradientClipping(
+        torch.optim.Adam(_trainable(model), lr=1e-4),
+        noise_multiplier=1.0,
+        max_grad_norm=1.0,
+        expected_batch_size=shape.batch,
+    )
+
+    def step() -> None:
+        optimizer.zero_grad()
+        losses = _record_losses(model(input_ids=ids, use_cache=False).logits, labels)
+        DPTensorFastGradientClipping(model, optimizer, losses, "mean").backward()
+        optimizer.step()
+
+    return step
+
+
+def _record_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    losses = torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:], reduction="none")
+    return losses.mean(1)
+
+
+WAYS: dict[str, Callable[[Shape], Step]] = {
+    "stock": stock,
+    "plain": plain,
+    "private": private,
+    "private_reused": reused,
+    "opacus_hooks": opacus_hooks,
+    "opacus_ghost": opacus_ghost,
+}
+
+
+def run(shapes: list[str], rounds: int, threads: int = 2, *, memory: bool = True) -> dict[str, Any]:
+    """Time every way on every shape.
+
+    Args:
+        shapes: names of `SHAPES`.
+        rounds: timed rounds; each takes one step of every way, in turn.
+        threads: of torch.
+        memory: measure peak memory too, each way in a process of its own.
+
+    Returns:
+        For each shape: median seconds and tokens/s of each way, the ratios that matter, and peak memory in MB above the
+        loaded model; with the versions, threads and batch used.
+    """
+    torch.set_num_threads(threads)
+    packages = ("torch", "opacus", "peft", "transformers")
+    result: dict[str, Any] = {"threads": threads, "rounds": rounds, "versions": {name: version(name) for name in packages}}
+    for name in shapes:
+        result[name] = _shape(SHAPES[name], rounds)
+        if memory:
+            peaks = {way: _peak(name, way, threads) for way in WAYS}
+            result[name]["peak_mb"] = peaks
+            result[name]["ratios"]["memory_private_to_stock"] = peaks["private"] / peaks["stock"]
+    return result
+
+
+def _shape(shape: Shape, rounds: int) -> dict[str, Any]:
+    steps = {way: make(shape) for way, make in WAYS.items()}
+    times: dict[str, list[float]] = {way: [] for way in WAYS}
+    for turn in range(rounds + 1):
+        for way, step in steps.items():
+            started = time.perf_counter()
+            step()
+            if turn:  # the first round warms up
+                times[way].append(time.perf_counter() - started)
+    median = {way: statistics.median(values) for way, values in times.items()}
+    best_opacus = min(median["opacus_hooks"], median["opacus_ghost"])
+    return {
+        "batch": [shape.batch, shape.tokens],
+        "seconds": median,
+        "tokens_per_second": {way: shape.batch * shape.tokens / value for way, value in median.items()},
+        "ratios": {
+            "private_to_stock": median["stock"] / median["private"],
+            "private_to_plain": median["plain"] / median["private"],
+            "private_to_best_opacus": best_opacus / median["private"],
+            "reused_to_stock": median["stock"] / median["private_reused"],
+            "plain_to_stock": median["stock"] / median["plain"],
+            "opacus_hooks_to_stock": median["stock"] / median["opacus_hooks"],
+            "opacus_ghost_to_stock": median["stock"] / median["opacus_ghost"],
+        },
+    }
+
+
+def _peak(shape: str, way: str, threads: int) -> float:
+    """Peak memory of three steps above that of the loaded model, MB, measured in a fresh process."""
+    code = f"from pipeline.bench.train import _measure; _measure({shape!r}, {way!r}, {threads})"
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def _measure(shape: str, way: str, threads: int) -> None:
+    torch.set_num_threads(threads)
+    step = WAYS[way](SHAPES[shape])
+    before = _resident()
+    if way != "private_reused":
+        before = _resident()
+    for _ in range(3):
+        step()
+    print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024) - before))
+
+
+def _resident() -> float:
+    """Resident memory now, MB."""
+    with open("/proc/self/status", encoding="ascii") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
