@@ -1,26 +1,48 @@
 """Randomness that the promise rests on: which units are drawn, and the noise.
 
-Both come from the operating system's cryptographic generator, never from a seed: a reader who could guess the seed could
-subtract the noise. (`torch.Generator` on the CPU keeps 32 bits of its seed, and its Mersenne Twister can be run backwards.)
+Both come from AES-256 in counter mode under a key that the operating system's generator gives each process and nobody ever
+sees: never from a seed, since a reader who could guess the seed could subtract the noise, and never resumed. (`torch.Generator`
+keeps 32 bits of its seed on the CPU, and its Mersenne Twister can be run backwards.)
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 
 import numpy as np
+import torch
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 Entropy = Callable[[int], bytes]
 """`entropy(n)` gives n random bytes; tests may pass a repeatable one."""
 
 
-def uniform(count: int, entropy: Entropy = os.urandom) -> np.ndarray:
+class _Keystream:
+    """Random bytes from a key of this process alone: a fork makes its own, so that no two processes share noise."""
+
+    def __init__(self) -> None:
+        self._process = -1
+
+    def __call__(self, count: int) -> bytes:
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._encryptor = Cipher(AES(os.urandom(32)), CTR(os.urandom(16))).encryptor()
+        return self._encryptor.update(bytes(count))
+
+
+SYSTEM: Entropy = _Keystream()
+
+
+def uniform(count: int, entropy: Entropy = SYSTEM) -> np.ndarray:
     """`count` independent uniforms on [0, 1) with 53 random bits each, shape [count], float64."""
     return (np.frombuffer(entropy(8 * count), np.uint64) >> np.uint64(11)) * 2.0**-53
 
 
-def normal(count: int, entropy: Entropy = os.urandom) -> np.ndarray:
+def normal(count: int, entropy: Entropy = SYSTEM) -> torch.Tensor:
     """`count` independent standard normals, shape [count], float64, hardened against floating-point attacks.
 
     Each is half the sum of four Box–Muller normals, so that its low bits betray nothing about the sum that it hides
@@ -28,8 +50,8 @@ def normal(count: int, entropy: Entropy = os.urandom) -> np.ndarray:
     are independent, and they fall into different sums.
     """
     pairs = 2 * count
-    radius = np.sqrt(-2.0 * np.log1p(-uniform(pairs, entropy)))
-    angle = 2.0 * np.pi * uniform(pairs, entropy)
-    cosines = (radius * np.cos(angle)).reshape(2, count).sum(0)
-    sines = np.roll((radius * np.sin(angle)).reshape(2, count).sum(0), 1)
-    return (cosines + sines) / 2.0
+    radius = torch.log1p(-torch.from_numpy(uniform(pairs, entropy))).mul_(-2.0).sqrt_()
+    angle = torch.from_numpy(uniform(pairs, entropy)).mul_(2.0 * math.pi)
+    cosines = (radius * angle.cos()).view(2, count).sum(0)
+    sines = (radius * angle.sin()).view(2, count).sum(0).roll(1)
+    return cosines.add_(sines).div_(2.0)

@@ -25,7 +25,7 @@ from transformers.pytorch_utils import Conv1D
 from pipeline.train.examples import IGNORED, Example, pad
 from pipeline.train.reuse import EntryStates
 
-_ROWS = 2048  # labelled rows whose logits exist at one time in the loss
+_LOGITS = 2**21  # logits that exist at one time in the loss: few enough to stay in a processor's cache
 
 
 class Tape:
@@ -43,7 +43,7 @@ class Tape:
         if self._owners is not None:
             grouped = gradient.new_zeros(self._units, *parameter.shape)
             gradient = grouped.index_add_(0, self._owners, gradient)
-        self.squares += gradient.flatten(1).square().sum(1)
+        self.squares += torch.linalg.vector_norm(gradient.flatten(1), dim=1).square_()
         self.gradients.append((parameter, gradient))
 
     def layer(self, layer: _Layer, x: Tensor, h: Tensor, dy: Tensor, dh: Tensor) -> None:
@@ -78,7 +78,8 @@ class _LoraFunction(torch.autograd.Function):
         h = x @ a.T
         ctx.save_for_backward(x, h)
         ctx.layer = layer
-        return torch.add(frozen, h @ b.T, alpha=layer.scaling)
+        y = frozen.flatten(0, 1).addmm_(h.flatten(0, 1), b.T, alpha=layer.scaling)
+        return y.view(frozen.shape)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -123,15 +124,20 @@ class _FrozenHeadLoss(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, head: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         losses = torch.empty_like(weights)
         gradient = torch.empty_like(hidden)
-        for start in range(0, len(hidden), _ROWS):
-            rows = slice(start, start + _ROWS)
-            logits = hidden[rows] @ head.T
+        count = max(1, _LOGITS // len(head))
+        for start in range(0, len(hidden), count):
+            rows = slice(start, start + count)
             target = labels[rows, None]
-            peak = torch.logsumexp(logits, dim=-1, keepdim=True)
-            losses[rows] = (peak - logits.gather(1, target))[:, 0]
-            softmax = logits.sub_(peak).exp_()
-            softmax.scatter_add_(1, target, torch.full_like(target, -1, dtype=softmax.dtype))
-            torch.mm(softmax.mul_(weights[rows, None]), head, out=gradient[rows])
+            weight = weights[rows, None]
+            logits = hidden[rows] @ head.T
+            peak = logits.amax(1, keepdim=True)
+            own = logits.gather(1, target) - peak
+            scores = logits.sub_(peak).exp_()
+            total = scores.sum(1, keepdim=True)
+            losses[rows] = (total.log() - own)[:, 0]
+            # d loss / d logits = weight · (softmax - one at the target), with softmax = scores / total
+            scores.scatter_add_(1, target, -total)
+            torch.mm(scores, head, out=gradient[rows]).mul_(weight / total)
         ctx.save_for_backward(gradient)
         return (losses * weights).sum()
 

@@ -1,13 +1,11 @@
-"""Opacus's DP optimizer, fed with sums that are clipped already and noised from the operating system's entropy."""
+"""Opacus's DP optimizer, fed with sums that are clipped already and noised from a keystream that nobody can repeat."""
 
 from __future__ import annotations
-
-import os
 
 import torch
 from opacus.optimizers import DPOptimizer
 
-from pipeline.train.entropy import Entropy, normal
+from pipeline.train.entropy import SYSTEM, Entropy, normal
 from pipeline.train.mechanism import Mechanism
 
 
@@ -16,7 +14,7 @@ class UnitOptimizer(DPOptimizer):
     and steps the wrapped optimizer. An empty draw leaves the sum at zero: the step is then noise alone, and it counts.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, mechanism: Mechanism, entropy: Entropy = os.urandom) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, mechanism: Mechanism, entropy: Entropy = SYSTEM) -> None:
         super().__init__(
             optimizer,
             noise_multiplier=mechanism.noise_multiplier,
@@ -41,7 +39,7 @@ class UnitOptimizer(DPOptimizer):
         """Write `summed_grad` plus Gaussian noise into `grad`, for all parameters from one draw of entropy."""
         std = self.noise_multiplier * self.max_grad_norm
         sizes = [parameter.numel() for parameter in self.params]
-        noise = torch.from_numpy(std * normal(sum(sizes), self._entropy)) if std else torch.zeros(sum(sizes))
+        noise = normal(sum(sizes), self._entropy).mul_(std) if std else torch.zeros(sum(sizes))
         for parameter, part in zip(self.params, noise.split(sizes), strict=True):
             added = part.to(parameter.device, parameter.dtype).view_as(parameter)
             parameter.grad = parameter.summed_grad + added

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pipeline.train.entropy import Entropy, uniform
+from pipeline.train.entropy import SYSTEM, Entropy, uniform
 from pipeline.train.examples import Example
 from pipeline.train.mechanism import Mechanism
 
@@ -20,7 +19,7 @@ class PoissonSampler:
     """
 
     def __init__(
-        self, examples: Sequence[Example], mechanism: Mechanism, records_per_unit: int, entropy: Entropy = os.urandom
+        self, examples: Sequence[Example], mechanism: Mechanism, records_per_unit: int, entropy: Entropy = SYSTEM
     ) -> None:
         owned: dict[str, list[Example]] = defaultdict(list)
         for index, example in enumerate(examples):

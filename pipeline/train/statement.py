@@ -34,7 +34,7 @@ def statement(trained: Trained, policy: Policy) -> dict[str, Any]:
         "adjacency": mechanism.adjacency,
         "clipping_norm": mechanism.clipping_norm,
         "noise_multiplier": mechanism.noise_multiplier,
-        "noise_source": "operating system entropy, four Gaussians summed and halved",
+        "noise_source": "AES-256 counter mode under a key from the operating system, four Gaussians summed and halved",
         "sampling_rate": mechanism.sampling_rate,
         "sampler": "Poisson, independent for each unit and step",
         "units": mechanism.units,

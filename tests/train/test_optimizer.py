@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import torch
 from scipy import stats
 
-from pipeline.train.entropy import normal, uniform
+from pipeline.train.entropy import SYSTEM, normal, uniform
 from pipeline.train.mechanism import Mechanism
 from pipeline.train.optimizer import UnitOptimizer
 
@@ -39,14 +41,26 @@ def test_a_wrong_noise_scale_would_be_seen() -> None:
 
 
 def test_noise_is_independent_over_steps_and_coordinates_and_never_repeats() -> None:
-    first, second = normal(100_000), normal(100_000)
+    first, second = normal(100_000).numpy(), normal(100_000).numpy()
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.02
     assert abs(np.corrcoef(first[1:], first[:-1])[0, 1]) < 0.02
     assert abs(np.corrcoef(first[:50_000], first[50_000:])[0, 1]) < 0.03
     torch.manual_seed(3)
     one = normal(8)
     torch.manual_seed(3)
-    assert not np.array_equal(one, normal(8))
+    assert not torch.equal(one, normal(8))
+
+
+def test_a_forked_process_draws_its_own_noise() -> None:
+    """Negative control of sharing: the keystream object is the same in both, and its bytes are not."""
+    SYSTEM(8)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, SYSTEM(32))
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reader, 32) != SYSTEM(32)
 
 
 def test_uniforms_cover_the_unit_interval() -> None:
