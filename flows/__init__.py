@@ -1,0 +1,1 @@
+"""Prefect flows around `pipeline/`: order, states, artifacts, live progress. No mathematics."""

@@ -1,0 +1,97 @@
+"""`hushtune run`: the flow with its own server, live progress, a closing table and an exit code.
+
+The command line finds `run` through the entry-point group "hushtune.commands".
+"""
+
+import argparse
+import contextlib
+import functools
+import importlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from flows import console, server
+from flows.outcome import Outcome
+from pipeline import runs
+from pipeline.commands.common import data_file, quiet, resolved_policy
+from pipeline.errors import BudgetExhausted, HushtuneError, StageError, UsageError
+from pipeline.runs import Run
+
+EXITS = {"released": 0, "rejected": 3, "awaiting_approval": 5}
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the line on a data file and return 0 released, 3 rejected or 5 awaiting approval.
+
+    Raises:
+        HushtuneError: the run could not finish; nothing half-written stays.
+        KeyboardInterrupt: with a sentence that says what stays.
+    """
+    job: Run | None = None
+    try:
+        policy = resolved_policy(arguments)
+        data = data_file(arguments)
+        name = arguments.name or ("example" if arguments.data is None else runs.name_for(data))
+        job = runs.start(arguments.home, name)
+        outcome = _finetune(job, data, runs.keep_policy(job.folder, policy))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_stopped(job)) from None
+    except HushtuneError as error:
+        if job is not None and isinstance(error, UsageError):
+            _forget(job)
+        if arguments.json:
+            _print_json(_failure(job, error))
+        raise
+    console.closing(outcome, Console(stderr=arguments.json, highlight=False))
+    if arguments.json:
+        _print_json(outcome.model_dump(mode="json"))
+    return EXITS[outcome.status]
+
+
+def _finetune(job: Run, data: Path, policy: Path) -> Outcome:
+    """Run the flow and return its outcome, or raise what stopped it."""
+    quiet()
+    with console.shown() as board, contextlib.ExitStack() as until_the_end:
+        with board.row("start"):
+            heavy = functools.partial(importlib.import_module, "flows.finetune")  # imported while the server starts
+            until_the_end.enter_context(server.running(job.home, heavy))
+        from flows.finetune import finetune
+
+        state = finetune(data=data, policy=str(policy), home=job.home, name=job.name, run=job.id, return_state=True)
+        result: Any = state.result(raise_on_failure=False)
+    if isinstance(result, Outcome):
+        return result
+    raise result if isinstance(result, HushtuneError) else StageError(f"Prefect ended run {job.id} as {state.name}.")
+
+
+def _stopped(job: Run | None) -> str:
+    """Tidy up after Ctrl-C and say what stays."""
+    if job is None or _forget(job):
+        return "Stopped by you before any privacy was spent; nothing of the run is left."
+    for partial in job.folder.glob("*.partial"):
+        if partial.name != "trained.partial":  # holds the checkpoint of a training that has been paid for
+            shutil.rmtree(partial, ignore_errors=True)
+    return f"Stopped by you; what run {job.id} reserved stays charged in full, and its folder {job.folder} stays."
+
+
+def _forget(job: Run) -> bool:
+    """Remove the folder of a run that has reserved nothing; says whether it did."""
+    if (job.folder / "claim.json").exists():
+        return False
+    shutil.rmtree(job.folder, ignore_errors=True)
+    return True
+
+
+def _failure(job: Run | None, error: HushtuneError) -> dict[str, Any]:
+    """What --json prints for a run without a verdict: the keys that scripts read, and the sentence."""
+    status = "budget_exhausted" if isinstance(error, BudgetExhausted) else "error"
+    nothing = dict.fromkeys(("release", "report", "epsilon", "delta", "unit"))
+    return {"status": status, "run": job.id if job else None, "error": str(error), "gates": {}, **nothing}
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    print(json.dumps(content, ensure_ascii=False, sort_keys=True), flush=True)

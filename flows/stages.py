@@ -1,0 +1,93 @@
+"""What every task of the line has around it: a Prefect task without cache, result or retry, a progress row, a clean error.
+
+Prefect keeps parameters, states and messages in its database. So a task passes small frozen values only, its result is never
+persisted, and an exception that leaves it is a fresh one with one sentence: no cause, no context, no frame of the library
+behind it. The whole traceback of an unexpected error (it may quote private text) goes to traceback.txt in the run's folder.
+"""
+
+import functools
+import logging
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows import console
+from pipeline import facts
+from pipeline.display import Line
+from pipeline.errors import HushtuneError, StageError
+from pipeline.folders import write_text
+from pipeline.runs import Run
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Work = Callable[Concatenate[Line, Run, P], R]
+Call = Callable[Concatenate[Run, P], R]
+
+BARE = {"retries": 0, "cache_policy": NO_CACHE, "persist_result": False, "log_prints": False}
+"""Options of every task: nothing cached, nothing persisted, nothing tried again, whatever Prefect's defaults say."""
+
+
+def stage(name: str, *, row: str | None = None) -> Callable[[Work[P, R]], Call[P, R]]:
+    """Make a task of a function of (line, run, …); callers leave the line out. `row` is its row on the board."""
+
+    def wrap(work: Work[P, R]) -> Call[P, R]:
+        @functools.wraps(work)
+        def guarded(run: Run, *args: P.args, **kwargs: P.kwargs) -> R:
+            with console.line(row or name) as line:
+                result = clean(name, run.folder, functools.partial(work, line, run, *args, **kwargs))
+                facts.took(run.folder, name, line.seconds())
+                get_run_logger().info("%s: %s, %.1f s", name, line.text() or "done", line.seconds())
+            return result
+
+        # functools.wraps would show Prefect the line as a parameter.
+        del guarded.__wrapped__
+        return task(guarded, name=name, **BARE)
+
+    return wrap
+
+
+def table(run: Run, key: str, rows: list[dict], description: str) -> None:
+    """Keep a table beside the run in Prefect; a run never fails for want of it."""
+    _note(create_table_artifact, key=f"hushtune-{key}", table=rows, description=f"{description} · {run.id}")
+
+
+def page(run: Run, key: str, markdown: str, description: str) -> None:
+    """Keep a page beside the run in Prefect; a run never fails for want of it."""
+    _note(create_markdown_artifact, key=f"hushtune-{key}", markdown=markdown, description=f"{description} · {run.id}")
+
+
+def _note(create: Callable[..., object], **content: object) -> None:
+    try:
+        create(**content)
+    except Exception as error:
+        logging.getLogger(__name__).warning("An artifact was not kept (%s).", type(error).__name__)
+
+
+def clean(name: str, folder: Path | None, work: Callable[[], R]) -> R:
+    """Do a stage's work; whatever it raises leaves as a fresh error of one sentence.
+
+    Args:
+        name: the stage.
+        folder: of the run, where traceback.txt may be written.
+        work: what to do.
+
+    Raises:
+        HushtuneError: the same kind with the same sentence, or a StageError that names the stage and the kind of exception.
+    """
+    try:
+        return work()
+    except HushtuneError as error:
+        failure = type(error)(str(error))
+    except Exception as error:
+        where = ""
+        if folder is not None:
+            write_text(folder / "traceback.txt", "".join(traceback.format_exception(error)))
+            where = f": traceback.txt in the run's folder {folder.name} says where, and may quote private text"
+        failure = StageError(f"The stage {name} stopped on a {type(error).__name__}{where}.")
+    raise failure  # outside of `except`, so that nothing hangs behind it

@@ -1,0 +1,238 @@
+"""The stages of the line as Prefect tasks: each calls one function of `pipeline/` and returns its small frozen value."""
+
+import json
+from pathlib import Path
+
+from prefect import task
+
+from flows import stages
+from flows.outcome import Gate, Outcome
+from pipeline import audit as attacks
+from pipeline import corpus as corpora
+from pipeline import facts, gates, models, policy, runs
+from pipeline import release as releases
+from pipeline import report as reports
+from pipeline import scrub as scrubbing
+from pipeline.audit import Evidence
+from pipeline.canaries import Planted
+from pipeline.canaries import plant as plant_canaries
+from pipeline.corpus import Corpus
+from pipeline.display import Line
+from pipeline.folders import Value, write_json
+from pipeline.gates import Verdict
+from pipeline.ledger import Claim, Ledger, Standing
+from pipeline.models import Base
+from pipeline.policy import Policy
+from pipeline.release import Release
+from pipeline.runs import Run
+from pipeline.scrub import Scrubbed
+from pipeline.scrub.probes import write_probes
+from pipeline.train.loop import Trained
+from pipeline.train.loop import _examples as check_examples
+from pipeline.train.loop import train as train_adapter
+from pipeline.train.mechanism import Mechanism, calibrate
+
+
+class Plan(Value):
+    """What a run may spend: its mechanism and its reservation."""
+
+    mechanism: Mechanism
+    claim: Claim
+
+
+@task(name="open", **stages.BARE)
+def open_run(
+    data: Path, policy_name: str, home: Path, name: str | None, run: str | None, base_model: str | None
+) -> tuple[Run, Policy, Base]:
+    """Make the run's folder, write the resolved policy into it, and find the base model."""
+
+    def work() -> tuple[Run, Policy, Base]:
+        opened = runs.start(home, name or runs.name_for(data), run)
+        rules = policy.load(policy_name).override(model=base_model)
+        runs.keep_policy(opened.folder, rules)
+        facts.start(opened.folder, f"hushtune run {data.name} --policy {rules.name} --name {opened.name}")
+        return opened, rules, models.resolve(rules.model, opened.home)
+
+    return stages.clean("open", None, work)
+
+
+@stages.stage("read")
+def read(line: Line, run: Run, rules: Policy, data: Path) -> Corpus:
+    """Read the data into the run's folder."""
+    corpus = corpora.read(data, rules, run.folder / "corpus", progress=line)
+    line.say(f"{corpus.records:,} records of {corpus.units:,} {'people' if corpus.has_units else 'records'}")
+    return corpus
+
+
+@stages.stage("probe")
+def probe(line: Line, run: Run, rules: Policy) -> Path | None:
+    """Write known personal values that the scrubber must find, if the policy asks for them."""
+    path = run.folder / "probes.jsonl"
+    count = write_probes(path, rules.scrub.probes, seed=rules.train.seed, entities=rules.scrub.entities)
+    line(count, rules.scrub.probes)
+    return path if count else None
+
+
+@stages.stage("scrub")
+def scrub(line: Line, run: Run, rules: Policy, corpus: Corpus, probes: Path | None) -> Scrubbed:
+    """Replace personal data."""
+    scrubbed = scrubbing.scrub(corpus, rules, run.folder / "scrubbed", probes=probes, progress=line)
+    found = sum(scrubbed.entities.values())
+    recall = next((entity for entity in scrubbed.recall if entity.entity == "ALL"), None)
+    tail = f", recall at least {recall.low:.1%}" if recall else ""
+    line.say(f"{found:,} values replaced in {scrubbed.changed:,} records{tail}")
+    rows = [{"entity": entity, "replaced": count} for entity, count in sorted(scrubbed.entities.items())]
+    stages.table(run, "scrub", rows, "Personal data replaced, by type")
+    return scrubbed
+
+
+@stages.stage("plant")
+def plant(line: Line, run: Run, rules: Policy, scrubbed: Scrubbed, base: Base) -> Planted:
+    """Hold records out, flip the canaries' coins, and seal the manifest."""
+    planted = plant_canaries(scrubbed, base, rules, run.folder / "planted", progress=line)
+    line.say(f"{planted.included} of {planted.canaries} planted, {planted.held_out_records:,} records held out")
+    return planted
+
+
+@stages.stage("reserve")
+def reserve(line: Line, run: Run, rules: Policy, planted: Planted, base: Base) -> Plan:
+    """Calibrate the noise and take the whole planned mechanism out of the lifetime budget."""
+    check_examples(planted, models.load_tokenizer(base), rules, base)  # refuses what training would, before it is paid for
+    mechanism = calibrate(rules, planted.train_units)
+    claim = Ledger(run.home).reserve(
+        run=run.id,
+        lifetime=rules.privacy.lifetime,
+        sampling_rate=mechanism.sampling_rate,
+        noise_multiplier=mechanism.noise_multiplier,
+        steps=mechanism.steps,
+        epsilon=rules.privacy.epsilon,
+        delta=mechanism.delta,
+        policy_digest=rules.digest,
+        unit=mechanism.unit,
+    )
+    write_json(run.folder / "claim.json", claim.model_dump(mode="json"))
+    line.say(f"σ {mechanism.noise_multiplier:g}, q {mechanism.sampling_rate:.2g}, {mechanism.steps} steps")
+    row = mechanism.model_dump(mode="json") | {"sampling_rate": mechanism.sampling_rate}
+    stages.table(run, "mechanism", [row], "Mechanism reserved in the ledger")
+    return Plan(mechanism=mechanism, claim=claim)
+
+
+@stages.stage("train")
+def train(line: Line, run: Run, rules: Policy, planted: Planted, base: Base, plan: Plan) -> tuple[Trained, Standing]:
+    """Train under DP-SGD, every step in the ledger before it touches a weight; also says where the budget then stands."""
+    ledger, claim = Ledger(run.home), plan.claim
+    trained = train_adapter(
+        planted,
+        base,
+        plan.mechanism,
+        rules,
+        run.folder / "trained",
+        claim=claim.id,
+        spend=lambda steps: ledger.spend(claim, steps),
+        taken=ledger.taken(claim),
+        progress=line,
+    )
+    ledger.close(claim, trained.steps)
+    standing = ledger.standing(claim.budget, lifetime=rules.privacy.lifetime)
+    write_json(run.folder / "standing.json", standing.model_dump(mode="json"))
+    line.say(f"ε {trained.epsilon:.3f}, {trained.tokens_per_second:,.0f} tokens/s")
+    return trained, standing
+
+
+@stages.stage("audit")
+def audit(line: Line, run: Run, rules: Policy, planted: Planted, trained: Trained, scrubbed: Scrubbed) -> Evidence:
+    """Attack the candidate."""
+    evidence = attacks.audit(planted, trained, scrubbed, rules, run.folder / "evidence", progress=line)
+    line.say(f"{len(evidence.figures)} figures")
+    rows = [
+        {"figure": name, "value": figure.value, "low": figure.low, "high": figure.high, "n": figure.n}
+        for name, figure in sorted(evidence.figures.items())
+    ]
+    stages.table(run, "evidence", rows, "Figures of the audit")
+    return evidence
+
+
+@stages.stage("judge")
+def judge(line: Line, run: Run, rules: Policy, evidence: Evidence) -> Verdict:
+    """Hold the evidence against the policy's gates."""
+    verdict = gates.judge(rules, evidence)
+    write_json(run.folder / "verdict.json", verdict.model_dump(mode="json"))
+    line.say(verdict.status.replace("_", " "))
+    rows = [result.model_dump(mode="json", exclude={"owner"}) for result in verdict.gates]
+    stages.table(run, "gates", rows, f"Gates: {verdict.status}")
+    return verdict
+
+
+@stages.stage("report")
+def report(
+    line: Line,
+    run: Run,
+    rules: Policy,
+    corpus: Corpus,
+    scrubbed: Scrubbed,
+    planted: Planted,
+    trained: Trained,
+    evidence: Evidence,
+    verdict: Verdict,
+    standing: Standing,
+) -> Path:
+    """Write report.json and report.html."""
+    known = facts.read(run.folder)
+    content = reports.build(rules, corpus, scrubbed, planted, trained, evidence, verdict, standing, known)
+    path = reports.write(content, run.folder / "report")
+    line.say(path.name)
+    stages.page(run, "report", f"# {verdict.status.replace('_', ' ')}\n\n`{path}`", "Report")
+    return path
+
+
+@stages.stage("publish")
+def publish(line: Line, run: Run, rules: Policy, base: Base, trained: Trained, page: Path) -> Release:
+    """Put adapter, report, policy and model card into a release whose bytes can be verified."""
+    made = releases.publish(run.folder, run.name, trained, page.parent, rules, run.home, _card(page, base))
+    line.say(f"{made.name} {made.version}")
+    return made
+
+
+@stages.stage("hold", row="publish")
+def hold(line: Line, run: Run, rules: Policy, base: Base, trained: Trained, page: Path) -> Path:
+    """Keep the bytes that a person's approval will publish."""
+    candidate = releases.hold(run.folder, run.name, trained, page.parent, rules, _card(page, base))
+    line.say("kept until it is approved")
+    return candidate
+
+
+def _card(page: Path, base: Base) -> str:
+    return reports.card(json.loads((page.parent / "report.json").read_text(encoding="utf-8")), base)
+
+
+def outcome(
+    run: Run, rules: Policy, trained: Trained, verdict: Verdict, standing: Standing, page: Path, made: Release | None
+) -> Outcome:
+    """Gather what the closing table, the JSON line and the flow's final state show."""
+    sides = {name: "≤" if gate.at_most is not None else "≥" for name, gate in rules.gates.items()}
+    return Outcome(
+        status=verdict.status,
+        name=run.name,
+        run=run.id,
+        folder=run.folder,
+        version=made.version if made else None,
+        release=made.folder if made else None,
+        report=made.folder / "report.html" if made else page,
+        policy=rules.name,
+        policy_digest=rules.digest,
+        epsilon=trained.epsilon,
+        delta=trained.delta,
+        unit=trained.mechanism.unit,
+        adjacency=trained.mechanism.adjacency,
+        budget=standing.budget,
+        lifetime_spent=standing.epsilon_spent,
+        lifetime_cap=standing.epsilon_cap,
+        gates={
+            gate.name: Gate(
+                passed=gate.passed, value=gate.value, bound=gate.bound, limit=gate.limit, rule=sides[gate.name], why=gate.why
+            )
+            for gate in verdict.gates
+        },
+        reasons=verdict.reasons,
+        seconds=facts.read(run.folder)["seconds"],
+    )

@@ -1,0 +1,204 @@
+"""The command line: parse, call, print. `hushtune --help` imports nothing heavy; each command imports what it needs.
+
+Commands live in `pipeline.commands`; those that need an orchestrator are looked up in the entry-point group
+"hushtune.commands", so that the library never imports one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pipeline import __version__
+from pipeline.errors import HushtuneError
+
+_EXITS = """exit codes:
+  0 released (or done)   1 error   2 wrong usage or input   3 rejected by a gate
+  4 privacy budget exhausted       5 awaiting approval      130 interrupted"""
+
+_COLUMNS = {
+    "text": "column of the text",
+    "prompt": "column of the prompt",
+    "completion": "column of the completion",
+    "messages": "column of the chat messages",
+    "id": "column of the record's id",
+    "unit": "column that says whose record it is",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; an error is one line on stderr and never a traceback.
+
+    `HUSHTUNE_TRACEBACK=1` raises instead, for developers: a traceback may quote private text.
+    """
+    arguments = parser().parse_args(argv)
+    if os.environ.get("HUSHTUNE_TRACEBACK"):
+        return _call(arguments)
+    try:
+        return _call(arguments)
+    except KeyboardInterrupt as stop:
+        return complain(str(stop) or "Stopped by you; nothing half-written is left.", 130)
+    except HushtuneError as error:
+        return complain(str(error), error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output went away
+        return 1
+    except Exception as error:
+        kind = type(error).__name__
+        return complain(f"The command stopped on a {kind}: set HUSHTUNE_TRACEBACK=1 to see where, and report it.", 1)
+
+
+def complain(sentence: str, code: int) -> int:
+    """Print one line on stderr and return the exit code."""
+    print(f"hushtune: {sentence}", file=sys.stderr)
+    return code
+
+
+def _call(arguments: argparse.Namespace) -> int:
+    module, _, name = arguments.function.partition(":")
+    command = getattr(importlib.import_module(module), name) if name else _plugin(module)
+    return command(arguments) or 0
+
+
+def _plugin(name: str) -> Callable[[argparse.Namespace], int | None]:
+    from importlib.metadata import entry_points
+
+    found = list(entry_points(group="hushtune.commands", name=name))
+    if not found:
+        raise HushtuneError(f"The command {name} is not installed: install hushtune with `pip install -e .` and try again.")
+    return found[0].load()
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands; `function` names what each one calls."""
+    top = argparse.ArgumentParser(
+        prog="hushtune",
+        description="Fine-tune a small language model on private text, and release it only when the evidence says so.",
+        epilog=_EXITS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"hushtune {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    _data_commands(commands)
+    _evidence_commands(commands)
+    _governance_commands(commands)
+    _policy_commands(commands)
+    _model_commands(commands)
+    return top
+
+
+def _add(commands, name: str, function: str, words: str) -> argparse.ArgumentParser:
+    """A command with the flags that every command has."""
+    made = commands.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".", epilog=_EXITS)
+    made.formatter_class = argparse.RawDescriptionHelpFormatter
+    made.set_defaults(function=function)
+    home = Path(os.environ.get("HUSHTUNE_HOME") or "hushtune-home")
+    made.add_argument("--home", type=Path, default=home, metavar="DIR", help="folder of all state (HUSHTUNE_HOME; %(default)s)")
+    made.add_argument("--json", action="store_true", help="print one JSON object as the last line on stdout")
+    return made
+
+
+def _takes_data(made: argparse.ArgumentParser, *, optional: bool = False, model: bool = True) -> None:
+    """DATA, the policy, and the flags that override the policy's data section."""
+    made.add_argument(
+        "data",
+        type=Path,
+        metavar="DATA",
+        nargs="?" if optional else None,
+        help="JSONL, CSV, Parquet or plain text, gzipped or not" + (" (default: the bundled example)" if optional else ""),
+    )
+    _takes_policy(made)
+    if model:
+        made.add_argument("--base-model", metavar="REF", help="name of `hushtune models list` or a Hugging Face folder")
+    for column, words in _COLUMNS.items():
+        made.add_argument(f"--{column}-column", metavar="NAME", help=words)
+    made.add_argument("--unit-pattern", metavar="REGEX", help="its first match in the unit column is the unit")
+    made.add_argument("--limit", type=int, metavar="N", help="read at most N records")
+
+
+def _takes_policy(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--policy", default="default", metavar="NAME|PATH", help="preset or YAML file (default: %(default)s)")
+
+
+def _data_commands(commands) -> None:
+    run = _add(commands, "run", "run", "fine-tune, audit, judge, and release or reject")
+    _takes_data(run, optional=True)
+    run.add_argument("--name", help="name of the release (default: the data file's name)")
+
+    plan = _add(commands, "plan", "pipeline.commands.plan:plan", "say what a run would do and spend, without doing it")
+    _takes_data(plan, optional=True)
+
+    scrub = _add(commands, "scrub", "pipeline.commands.data:scrub", "replace personal data in a file")
+    _takes_data(scrub, model=False)
+    scrub.add_argument("--output", type=Path, required=True, metavar="OUT.jsonl", help="scrubbed records")
+    scrub.add_argument("--spans", type=Path, metavar="SPANS.jsonl", help="offsets of what was found, without the text")
+
+    recall = _add(commands, "recall", "pipeline.commands.data:recall", "measure detection against gold spans")
+    recall.add_argument("gold", type=Path, metavar="GOLD.jsonl", help='lines of {"text","spans":[{"start","end","label"}]}')
+    _takes_policy(recall)
+
+
+def _evidence_commands(commands) -> None:
+    audit = _add(commands, "audit", "pipeline.commands.evidence:audit", "attack a run or a release again and judge it")
+    audit.add_argument("target", metavar="RUN|RELEASE", help="run id, release name, or folder of either")
+    audit.add_argument("--policy", metavar="NAME|PATH", help="judge by this policy (default: the run's own)")
+
+    report = _add(commands, "report", "pipeline.commands.evidence:report", "write a run's report again")
+    report.add_argument("run", metavar="RUN", help="run id or folder")
+
+
+def _governance_commands(commands) -> None:
+    approve = _add(commands, "approve", "pipeline.commands.govern:approve", "publish a run that awaits approval")
+    approve.add_argument("run", metavar="RUN", help="run id or folder")
+    approve.add_argument("--by", required=True, metavar="NAME", help="who approves")
+
+    verify = _add(commands, "verify", "pipeline.commands.govern:verify", "check every byte of a release")
+    verify.add_argument("release", metavar="RELEASE", help="release name, NAME/VERSION, or folder")
+
+    _add(commands, "releases", "pipeline.commands.govern:releases", "list what was released")
+
+    budget = _add(commands, "budget", "pipeline.commands.govern:budget", "show the lifetime privacy budget")
+    budget.add_argument("action", nargs="?", choices=("show", "history", "verify"), default="show", help="(default: show)")
+    budget.add_argument("--budget", metavar="NAME", help="only this budget")
+
+
+def _policy_commands(commands) -> None:
+    policy = commands.add_parser("policy", help="list, show, compare and check policies")
+    actions = policy.add_subparsers(metavar="ACTION", required=True)
+    module = "pipeline.commands.policies"
+    _add(actions, "list", f"{module}:listing", "list the presets")
+    show = _add(actions, "show", f"{module}:show", "print a policy with everything it inherits")
+    show.add_argument("policy", metavar="NAME|PATH")
+    diff = _add(actions, "diff", f"{module}:diff", "say what differs between two policies")
+    diff.add_argument("old", metavar="NAME|PATH")
+    diff.add_argument("new", metavar="NAME|PATH")
+    check = _add(actions, "check", f"{module}:check", "check a policy file")
+    check.add_argument("policy", metavar="NAME|PATH")
+    _add(actions, "schema", f"{module}:schema", "print the JSON Schema of a policy file")
+
+
+def _model_commands(commands) -> None:
+    models = commands.add_parser("models", help="list base models, or pretrain one")
+    actions = models.add_subparsers(metavar="ACTION", required=True)
+    _add(actions, "list", "pipeline.commands.models:listing", "list the base models that are here")
+    pretrain = _add(actions, "pretrain", "pipeline.commands.models:pretrain", "pretrain a small model on public text")
+    pretrain.add_argument("texts", nargs="+", type=Path, metavar="TEXT", help="plain text or MediaWiki XML, gzipped or not")
+    pretrain.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the model")
+    for flag in ("layers", "width", "heads", "vocab", "context", "tokens", "batch", "seed"):
+        pretrain.add_argument(f"--{flag}", type=int, metavar="N")
+    for flag in ("minutes", "learning-rate"):
+        pretrain.add_argument(f"--{flag}", type=float, metavar="X")
+
+    generate = _add(commands, "generate", "pipeline.commands.models:generate", "write text with a release or a base model")
+    generate.add_argument("model", metavar="RELEASE|REF", help="release name, NAME/VERSION, folder, or base model")
+    generate.add_argument("--prompt", default="", metavar="TEXT")
+    generate.add_argument("--decoding", choices=("greedy", "sample", "beam"), default="greedy")
+    generate.add_argument("--max-new-tokens", type=int, default=64, metavar="N")
+    generate.add_argument("--temperature", type=float, default=0.8, metavar="T")
+    generate.add_argument("--top-p", type=float, default=0.95, metavar="P")
+    generate.add_argument("--beams", type=int, default=4, metavar="N")
+    generate.add_argument("--seed", type=int, metavar="N", help="makes sampling repeatable")

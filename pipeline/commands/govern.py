@@ -1,0 +1,105 @@
+"""`hushtune approve | verify | releases | budget`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from pipeline import runs
+from pipeline.commands.common import answer, columns
+from pipeline.errors import UsageError
+
+
+def approve(arguments: argparse.Namespace) -> int:
+    """Publish a run that awaits approval."""
+    from pipeline import release
+
+    made = release.approve(runs.find(arguments.home, arguments.run), arguments.by)
+    answer(
+        arguments,
+        made.model_dump(mode="json"),
+        f"Released {made.name} {made.version}, approved by {arguments.by}: {made.folder}",
+    )
+    return 0
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """Check a release against its manifest."""
+    from pipeline import release
+
+    folder = release_folder(arguments.release, arguments.home)
+    if folder is None:
+        raise UsageError(f"There is no release {arguments.release} in {arguments.home / 'releases'}: see `hushtune releases`.")
+    release.verify(folder)
+    answer(arguments, {"release": str(folder), "verified": True}, f"{folder}: every file is as it was released.")
+    return 0
+
+
+def releases(arguments: argparse.Namespace) -> int:
+    """List the releases of this home."""
+    from pipeline import release
+
+    found = release.releases(arguments.home)
+    rows = [(made.name, made.version, made.manifest_digest[:12], made.folder) for made in found]
+    text = columns(rows, ("name", "version", "manifest", "folder")) if rows else "Nothing was released yet."
+    answer(arguments, [made.model_dump(mode="json") for made in found], text)
+    return 0
+
+
+def budget(arguments: argparse.Namespace) -> int:
+    """Show where the budgets stand, what was charged to one, or check the whole ledger."""
+    from pipeline.ledger import Ledger
+
+    if not (arguments.home / "ledger.db").exists() and not os.environ.get("HUSHTUNE_LEDGER_URL"):
+        answer(arguments, [], "No run has spent yet.")
+        return 0
+    ledger = Ledger(arguments.home)
+    return {"show": _show, "history": _history, "verify": _verify}[arguments.action](arguments, ledger)
+
+
+def release_folder(ref: str, home: Path) -> Path | None:
+    """The folder of a release named NAME (its latest), NAME/VERSION, or by path; None if there is none."""
+    for folder in (home / "releases" / ref / "latest", home / "releases" / ref, Path(ref)):
+        if (folder / "manifest.json").is_file():
+            return folder.resolve()
+    return None
+
+
+def _show(arguments: argparse.Namespace, ledger) -> int:
+    named = [arguments.budget] if arguments.budget else ledger.budgets()
+    found = [ledger.standing(name) for name in named]
+    rows = [
+        (one.budget, one.runs, f"{one.epsilon_spent:.3f}", f"{one.epsilon_cap:g}", f"{one.epsilon_left:.3f}", f"{one.delta:g}",
+         f"{one.epsilon_sum:.3f}")
+        for one in found
+    ]  # fmt: skip
+    text = (
+        columns(rows, ("budget", "runs", "ε spent", "of", "left", "at δ", "(plain sum)")) if rows else "No run has spent yet."
+    )
+    answer(arguments, [one.model_dump(mode="json") for one in found], text)
+    return 0
+
+
+def _history(arguments: argparse.Namespace, ledger) -> int:
+    charges = [
+        charge for name in ([arguments.budget] if arguments.budget else ledger.budgets()) for charge in ledger.charges(name)
+    ]
+    rows = []
+    for one in charges:
+        plan, state = one.claim.mechanism, "closed" if one.closed else "open: charged in full"
+        noise, rate = f"{plan.noise_multiplier:g}", f"{plan.sampling_rate:.4g}"
+        rows.append((one.claim.budget, one.claim.run, f"{one.charged} of {plan.steps}", noise, rate, state))
+    text = columns(rows, ("budget", "run", "steps charged", "σ", "q", "")) if rows else "No run has spent yet."
+    answer(arguments, [one.model_dump(mode="json") for one in charges], text)
+    return 0
+
+
+def _verify(arguments: argparse.Namespace, ledger) -> int:
+    head = ledger.verify()
+    answer(
+        arguments,
+        head.model_dump(mode="json"),
+        f"The ledger is whole: {head.entries} entries, and each follows from the one before.",
+    )
+    return 0

@@ -1,0 +1,174 @@
+"""`hushtune plan`: what a run would do and spend. Trains nothing, reserves nothing, leaves nothing behind."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.commands.common import answer, columns, data_file, quiet, resolved_policy, watched
+from pipeline.folders import Value
+
+if TYPE_CHECKING:
+    from pipeline.corpus import Corpus
+    from pipeline.models import Base
+    from pipeline.policy import Policy
+    from pipeline.train.mechanism import Mechanism
+
+_CHARACTERS_PER_TOKEN = 3.5
+_SCRUB_CHARACTERS = 9_000  # a second and core, measured with the default detector
+_MOST_SCRUBBERS = 4
+
+
+class Plan(Value):
+    """What a run would do. Units are the policy's (records or persons), canaries among them; minutes are a rough guess."""
+
+    records: int
+    units: int
+    held_out_units: int
+    train_units: int
+    unit: str
+    sampling_rate: float
+    expected_batch: int
+    steps: int
+    noise_multiplier: float
+    epsilon: float
+    delta: float
+    canaries: int
+    guesses: int
+    reachable_bound: float
+    budget: str
+    lifetime_spent: float
+    lifetime_after: float
+    lifetime_cap: float
+    fits: bool
+    minutes: dict[str, float]
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    """Print what a run would do."""
+    quiet()
+    policy, data = resolved_policy(arguments), data_file(arguments)
+    from pipeline import corpus as corpora
+    from pipeline import models
+
+    base = models.resolve(policy.model, arguments.home)
+    where = arguments.home if arguments.home.is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="plan-", dir=where) as folder, watched("read") as line:
+        corpus = corpora.read(data, policy, Path(folder) / "corpus", progress=line)
+    made = forecast(policy, corpus, base, arguments.home)
+    answer(arguments, made.model_dump(mode="json"), _text(made, policy, base))
+    return 0
+
+
+def forecast(policy: Policy, corpus: Corpus, base: Base, home: Path) -> Plan:
+    """What a run of `policy` on `corpus` would do, with as many canaries planted as the coins plant on average.
+
+    Raises:
+        InputError: the corpus holds fewer units than the privacy parameters can bear.
+    """
+    from pipeline.audit.epsilon import one_run_epsilon
+    from pipeline.composition import Spend, composed_epsilon
+    from pipeline.ledger import Ledger
+    from pipeline.train.mechanism import calibrate
+
+    units = corpus.units if policy.privacy.unit == "person" else corpus.records
+    out = max(1, round(policy.data.held_out * units))
+    mechanism = calibrate(policy, max(1, units - out + policy.canaries.count // 2))
+    spend = Spend(sampling_rate=mechanism.sampling_rate, noise_multiplier=mechanism.noise_multiplier, steps=mechanism.steps)
+    lifetime = policy.privacy.lifetime
+    if (home / "ledger.db").exists() or os.environ.get("HUSHTUNE_LEDGER_URL"):
+        ledger = Ledger(home)
+        now = ledger.standing(lifetime.budget, lifetime=lifetime)
+        spent, cap = now.epsilon_spent, now.epsilon_cap
+        after = ledger.standing(lifetime.budget, lifetime=lifetime, planned=[spend]).epsilon_spent
+    else:
+        spent, cap, after = 0.0, lifetime.epsilon, composed_epsilon([spend], lifetime.delta)
+    canaries = policy.canaries
+    return Plan(
+        records=corpus.records,
+        units=corpus.units,
+        held_out_units=out,
+        train_units=mechanism.units,
+        unit=mechanism.unit,
+        sampling_rate=mechanism.sampling_rate,
+        expected_batch=mechanism.expected_batch,
+        steps=mechanism.steps,
+        noise_multiplier=mechanism.noise_multiplier,
+        epsilon=mechanism.epsilon(),
+        delta=mechanism.delta,
+        canaries=canaries.count,
+        guesses=canaries.guesses,
+        reachable_bound=one_run_epsilon(
+            canaries.count, canaries.guesses, canaries.guesses, mechanism.delta, policy.audit.alpha
+        ),
+        budget=lifetime.budget,
+        lifetime_spent=spent,
+        lifetime_after=after,
+        lifetime_cap=cap,
+        fits=after <= cap,
+        minutes=_minutes(policy, corpus, base, mechanism),
+    )
+
+
+def _minutes(policy: Policy, corpus: Corpus, base: Base, mechanism: Mechanism) -> dict[str, float]:
+    """A rough guess, by stage, from the size of the work and the base model's speed on this machine."""
+    forward, backward = _speed(base, policy.data.max_tokens)
+    tokens = min(policy.data.max_tokens, corpus.characters / corpus.records / _CHARACTERS_PER_TOKEN + 2)
+    records = min(corpus.records / corpus.units, policy.privacy.records_per_unit) if mechanism.unit == "person" else 1
+    trained = mechanism.steps * mechanism.expected_batch * records * tokens
+    attacked = 2 * policy.audit.membership_records + policy.audit.utility_records
+    nodes = sum(policy.canaries.alphabet**level for level in range(1, policy.canaries.secret_tokens))
+    scored = 2 * attacked * tokens + policy.audit.exposure_canaries * nodes
+    minutes = {
+        "scrub": corpus.characters / (_SCRUB_CHARACTERS * min(_MOST_SCRUBBERS, os.cpu_count() or 1)) / 60,
+        "train": trained / backward / 60,
+        "audit": scored / forward / 60,
+    }
+    return {stage: round(value, 1) for stage, value in (minutes | {"all": sum(minutes.values())}).items()}
+
+
+def _speed(base: Base, length: int) -> tuple[float, float]:
+    """Tokens a second of the base model: forward, and forward and backward to its inputs, which is what frozen LoRA costs."""
+    import torch
+
+    from pipeline import models
+
+    model, tokenizer = models.load(base)
+    ids = torch.randint(len(tokenizer), (8, min(length, base.context)), generator=torch.Generator().manual_seed(0))
+    embedded = model.get_input_embeddings()(ids.to(model.device)).detach().requires_grad_(True)
+    forward = backward = 0.0
+    for _ in range(2):  # the first also warms up
+        started = time.perf_counter()
+        logits = model(inputs_embeds=embedded).logits
+        middle = time.perf_counter()
+        logits.logsumexp(-1).sum().backward()
+        forward = max(forward, ids.numel() / (middle - started))
+        backward = max(backward, ids.numel() / (time.perf_counter() - started))
+    return forward, backward
+
+
+def _text(made: Plan, policy: Policy, base: Base) -> str:
+    share = made.canaries / 2 / made.train_units
+    fits = "fits" if made.fits else "DOES NOT FIT: this run would be refused"
+    stages = ", ".join(f"{stage} {minutes:g}" for stage, minutes in made.minutes.items() if stage != "all")
+    rows = (
+        ("data", f"{made.records:,} records of {made.units:,} units, {made.held_out_units:,} units held out"),
+        ("model", f"{base.name}, {base.parameters / 1e6:.1f} M weights"),
+        ("policy", f"{policy.name}, digest {policy.digest[:12]}"),
+        ("privacy", f"ε {made.epsilon:.3f} at δ {made.delta:.2g} for each {made.unit}"),
+        ("sampling", f"q {made.sampling_rate:.3g}: {made.expected_batch:,} of {made.train_units:,} units expected a step"),
+        ("noise", f"σ {made.noise_multiplier:g} over {made.steps:,} steps"),
+        ("canaries", f"{made.canaries:,}, about half planted: {share:.1%} of what is trained on"),
+        ("audit", f"{made.guesses:,} guesses can show at most ε {made.reachable_bound:.2f}"),
+        (
+            "lifetime",
+            f"ε {made.lifetime_spent:.3f} of {made.lifetime_cap:g} spent in budget {made.budget}, "
+            f"{made.lifetime_after:.3f} after this run: {fits}",
+        ),
+        ("minutes", f"about {made.minutes['all']:g} ({stages})"),
+    )
+    return columns(rows)
