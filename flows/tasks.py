@@ -177,7 +177,7 @@ def report(
     standing: Standing,
 ) -> Path:
     """Write report.json and report.html."""
-    known = facts.read(run.folder)
+    known = facts.for_report(run.folder)
     content = reports.build(rules, corpus, scrubbed, planted, trained, evidence, verdict, standing, known)
     path = reports.write(content, run.folder / "report")
     line.say(path.name)

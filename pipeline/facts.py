@@ -28,6 +28,8 @@ _PACKAGES = (
     "prefect",
 )
 
+_AFTERWARDS = ("report", "publish", "hold")
+
 
 def start(folder: Path, command: str) -> None:
     """Write the facts of a run that begins; one that is taken up again keeps its own."""
@@ -46,6 +48,13 @@ def start(folder: Path, command: str) -> None:
 def read(folder: Path) -> dict[str, Any]:
     """The facts of a run: `run`, `created`, `command`, `versions`, `hardware` and `seconds` (of each stage)."""
     return json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+
+
+def for_report(folder: Path) -> dict[str, Any]:
+    """The facts that a report can hold: without the seconds of stages that only end after it is written."""
+    facts = read(folder)
+    facts["seconds"] = {stage: took for stage, took in facts["seconds"].items() if stage not in _AFTERWARDS}
+    return facts
 
 
 def took(folder: Path, stage: str, seconds: float) -> None:

@@ -70,7 +70,7 @@ def report(arguments: argparse.Namespace) -> int:
         stored(folder, "evidence", Evidence),
         _json(folder / "verdict.json", gates.Verdict),
         _json(folder / "standing.json", Standing),
-        facts.read(folder),
+        facts.for_report(folder),
     )
     path = reports.write(content, private_folder(folder / "report"))
     answer(arguments, {"run": folder.name, "report": str(path)}, str(path))

@@ -37,8 +37,8 @@ def data(stages: Stages) -> dict[str, Any]:
     repeated = corpus["duplicates"]
     return {
         "finding": f"{plural(records, 'record')}{people}; {plural(repeated, 'duplicate')} among them.",
-        "note": "A unit is whose record it is: a person, a mailbox, whatever the data names. What the policy protects, a record "
-        "or a person, is wholly in training or wholly held out. Without a unit column, every record is its own unit. "
+        "note": "A unit is whose record it is: a person, a mailbox, whatever the data names. What the policy protects, a "
+        "record or a person, is wholly in training or wholly held out. Without a unit column, every record is its own unit. "
         "Duplicates are memorised first; they are counted over exact text.",
         "source": corpus["source"],
         "shape": corpus["shape"],
