@@ -61,7 +61,10 @@ class Manifest(Value):
 
 
 class Planted(Value):
-    """The training records with the planted canaries among them, and the held-out ones. `train_units` counts canaries."""
+    """The training records with the planted canaries among them, and the held-out ones.
+
+    `train_units` counts all canaries, those left out as units without records: so the mechanism does not depend on the coins.
+    """
 
     folder: Path
     train_records: int
@@ -105,7 +108,7 @@ def plant(scrubbed: Scrubbed, base: Base, policy: Policy, folder: Path, *, progr
         return Planted(
             folder=folder,
             train_records=train,
-            train_units=len(units) - len(out) + len(planted),
+            train_units=len(units) - len(out) + len(manifest.canaries),
             held_out_records=held,
             held_out_units=len(out),
             canaries=len(manifest.canaries),

@@ -18,7 +18,7 @@ from peft.tuners.lora import LoraLayer
 
 from pipeline.errors import ModelError
 from pipeline.train.examples import IGNORED, Example, pad
-from pipeline.train.gradients import Tape, UnitGradients, token_weights, uncovered
+from pipeline.train.gradients import Tape, UnitGradients, token_weights, unclipped, uncovered
 from pipeline.train.reuse import EntryStates
 
 Unit = Sequence[Example]
@@ -59,6 +59,17 @@ class LoopGradients:
     def add(self, units: Sequence[Unit]) -> float:
         """Add the clipped gradients of some units to `summed_grad`; returns the sum of the units' losses."""
         return sum(self._add([unit]) for unit in units)
+
+    def unclipped(self, units: Sequence[Unit]) -> torch.Tensor:
+        """As `UnitGradients.unclipped`, with dropout set aside as well."""
+        dropouts = [(module, module.p) for module in self._model.modules() if isinstance(module, torch.nn.Dropout)]
+        for module, _ in dropouts:
+            module.p = 0.0
+        try:
+            return unclipped(self, [parameter for _, parameter in self._trained], units)
+        finally:
+            for module, p in dropouts:
+                module.p = p
 
     def _add(self, units: Sequence[Unit]) -> float:
         _, loss = self._backward(units)

@@ -5,7 +5,7 @@ d → p layer of rank r, so it is formed directly in the layer's own backward (n
 
     dh = s·dy B,   g_B = s·dyᵀ h,   g_A = dhᵀ x,   dx = dy W + dh A      with h = x Aᵀ
 
-The squared norms are summed over layers as they come; when all are known each unit's gradient is scaled by min(1, C/‖g‖).
+When all layers have given theirs, each unit's gradient is scaled by min(1, C/‖g‖) and added to the sum.
 The loss is the mean over a record's own tokens and, for a person, the mean over the records drawn: nothing that one
 unit holds changes another unit's gradient.
 """
@@ -22,6 +22,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from pipeline.errors import ModelError
 from pipeline.train.examples import IGNORED, Example, pad
 from pipeline.train.reuse import EntryStates
 
@@ -35,16 +36,16 @@ class Tape:
         """`owners` int64 [B] gives the unit, in 0 … units-1, of each row of the micro-batch."""
         self._owners = None if len(owners) == units else owners
         self._units = units
-        self.gradients: list[tuple[nn.Parameter, Tensor]] = []
-        self.squares = torch.zeros(units, device=owners.device)
+        self._device = owners.device
+        self.gradients: dict[nn.Parameter, Tensor] = {}
 
     def add(self, parameter: nn.Parameter, gradient: Tensor) -> None:
         """Take the per-row gradients [B, *parameter.shape] of one parameter."""
         if self._owners is not None:
             grouped = gradient.new_zeros(self._units, *parameter.shape)
             gradient = grouped.index_add_(0, self._owners, gradient)
-        self.squares += torch.linalg.vector_norm(gradient.flatten(1), dim=1).square_()
-        self.gradients.append((parameter, gradient))
+        held = self.gradients.get(parameter)  # a module that is used twice has one gradient: the norm is of the sum
+        self.gradients[parameter] = gradient if held is None else held + gradient
 
     def layer(self, layer: _Layer, x: Tensor, h: Tensor, dy: Tensor, dh: Tensor) -> None:
         """Form and take the gradients of one adapted layer from what its backward pass has at hand, each [B, T, ·]."""
@@ -59,17 +60,49 @@ class Tape:
         Returns:
             The number of such units.
         """
-        finite = torch.isfinite(self.squares)
-        scale = (norm / (self.squares.sqrt() + 1e-6)).clamp(max=1.0)
+        squares = torch.zeros(self._units, device=self._device)
+        for gradient in self.gradients.values():
+            squares += torch.linalg.vector_norm(gradient.flatten(1), dim=1).square_()
+        finite = torch.isfinite(squares)
+        scale = (norm / (squares.sqrt() + 1e-6)).clamp(max=1.0)
         scale = torch.where(finite, scale, 0.0)
         lost = int((~finite).sum())
-        for parameter, gradient in self.gradients:
+        for parameter, gradient in self.gradients.items():
             if lost:
                 gradient[~finite] = 0.0
             total = (scale @ gradient.flatten(1)).view_as(parameter)
             held = getattr(parameter, "summed_grad", None)
             parameter.summed_grad = total if held is None else held + total
         return lost
+
+
+def check_rows_are_independent(gradients: Any, tokens: int, vocabulary: int) -> None:
+    """Refuse a model in which a neighbour in the micro-batch changes a record's gradient, so that no clipping bounds it.
+
+    Made on random tokens, before any private record is seen: the gradient of a short record alone against what it adds to a
+    record of `tokens` tokens. Some rotary embeddings, for one, choose their frequencies by the longest row of the batch.
+
+    Args:
+        gradients: an attached `UnitGradients` or fallback, whose clipping norm is set aside for the check.
+        tokens: length of the longest record that will be trained on.
+        vocabulary: token ids are drawn below it.
+
+    Raises:
+        ModelError: the two differ.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def example(name: str, length: int) -> Example:
+        ids = tuple(torch.randint(vocabulary, (length,), generator=generator).tolist())
+        return Example(name, name, ids, (IGNORED, *ids[1:]))
+
+    short, long = example("check-short", max(3, tokens // 4)), example("check-long", tokens)
+    alone, together, other = (gradients.unclipped(units) for units in ([[short]], [[short], [long]], [[long]]))
+    if float((together - other - alone).norm()) > 1e-3 * float(together.norm() + alone.norm()):
+        raise ModelError(
+            "The base model computes a record's gradient from its neighbours in the batch too, so that no clipping bounds it: "
+            "use another base model, or a smaller data.max_tokens."
+        )
 
 
 class _LoraFunction(torch.autograd.Function):
@@ -202,6 +235,10 @@ class UnitGradients:
         self.lost += tape.clip(self._norm)
         return float(loss.detach())
 
+    def unclipped(self, units: Sequence[Sequence[Example]]) -> Tensor:
+        """The flat sum of the units' gradients without clipping, for checks on made-up records; `summed_grad` is left empty."""
+        return unclipped(self, [p for layer in self._layers.values() for p in (layer.a, layer.b)], units)
+
     def _tape(self, owners: Tensor, units: int) -> Tape:
         return Tape(owners, units)
 
@@ -212,6 +249,19 @@ class UnitGradients:
         entering = self._states.entering(rows, self._padding, ids.device)
         with self._states.above():
             return self._model.base_model(inputs_embeds=entering, use_cache=False).last_hidden_state
+
+
+def unclipped(gradients: Any, parameters: Sequence[nn.Parameter], units: Sequence[Sequence[Example]]) -> Tensor:
+    """The flat sum of units' gradients over `parameters` with the clipping norm set aside."""
+    norm, gradients._norm = gradients._norm, float("inf")
+    try:
+        gradients.add(units)
+    finally:
+        gradients._norm = norm
+    total = torch.cat([p.summed_grad.flatten() for p in parameters])
+    for parameter in parameters:
+        parameter.summed_grad = None
+    return total
 
 
 def token_weights(learned: Tensor, shares: Tensor) -> Tensor:

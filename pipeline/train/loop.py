@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from pipeline.folders import Progress, Value, digest_folder, private_folder, sil
 from pipeline.policy import Policy
 from pipeline.train.examples import Example, encode
 from pipeline.train.fallback import gradients_for
+from pipeline.train.gradients import check_rows_are_independent
 from pipeline.train.mechanism import Mechanism
 from pipeline.train.optimizer import UnitOptimizer
 from pipeline.train.reuse import EntryStates, first_adapted
@@ -32,6 +34,7 @@ Spend = Callable[[int], None]
 
 _CHECKPOINT_SECONDS = 20.0
 _STATES = "entry-states.f32"
+_GROUPS = (2, 10)
 
 
 class Trained(Value):
@@ -46,6 +49,7 @@ class Trained(Value):
     epsilon: float
     epsilon_prv: float
     delta: float
+    group_epsilon: dict[str, float]
     records: int
     records_cut: int
     tokens_per_second: float
@@ -86,6 +90,7 @@ def train(
 
     Raises:
         InputError: records are too long and the policy refuses to cut them.
+        ModelError: the model mixes the rows of a batch, so that no clipping bounds a record.
         StageError: the weights did not move, so nothing was learned while ε was spent.
     """
     inputs = {
@@ -121,7 +126,8 @@ def _train(
     optimizer = UnitOptimizer(torch.optim.Adam(trainable, lr=policy.train.learning_rate, fused=False), mechanism)
     states = _entry_states(adapted, examples, policy, partial)
     gradients = gradients_for(adapted, mechanism.clipping_norm, int(tokenizer.pad_token_id), states)
-    sampler = PoissonSampler(examples, mechanism, policy.privacy.records_per_unit)
+    absent = planted.canaries - planted.included
+    sampler = PoissonSampler(examples, mechanism, policy.privacy.records_per_unit, absent=absent)
     state = _resume(adapted, optimizer, partial)
     gradients.lost = state["lost_gradients"]
     before = [parameter.detach().clone() for parameter in trainable]
@@ -132,6 +138,7 @@ def _train(
     tokens = 0
     first = taken
     with gradients.attached(), losses:
+        check_rows_are_independent(gradients, max(len(e.input_ids) for e in examples), len(tokenizer))
         while taken < mechanism.steps:
             units = sampler.draw()
             loss = 0.0
@@ -158,8 +165,6 @@ def _train(
             "reserves again."
         )
     models.save_adapter(adapted, private_folder(partial / "adapter"))
-    (partial / "checkpoint.pt").unlink()
-    (partial / _STATES).unlink(missing_ok=True)
     trained = Trained(
         folder=folder,
         adapter=folder / "adapter",
@@ -170,6 +175,7 @@ def _train(
         epsilon=mechanism.epsilon(taken),
         epsilon_prv=mechanism.epsilon_prv(taken),
         delta=mechanism.delta,
+        group_epsilon={str(size): e for size in _GROUPS if math.isfinite(e := mechanism.group_epsilon(size))},
         records=len(examples),
         records_cut=sum(example.cut > 0 for example in examples),
         tokens_per_second=tokens / max(1e-9, time.monotonic() - started),
@@ -180,6 +186,8 @@ def _train(
         manifest_digest=planted.manifest_digest,
     )
     write_json(partial / "privacy.json", statement(trained, policy))
+    (partial / _STATES).unlink(missing_ok=True)
+    (partial / "checkpoint.pt").unlink()  # last: until here a killed run can finish from it
     return trained
 
 

@@ -14,9 +14,10 @@ import math
 from typing import Literal
 
 import dp_accounting
-from dp_accounting.pld import PLDAccountant
+from dp_accounting.pld import PLDAccountant, privacy_loss_distribution
 from opacus.accountants import PRVAccountant
 from pydantic import Field
+from scipy import stats
 
 from pipeline.errors import InputError
 from pipeline.folders import Value
@@ -63,6 +64,19 @@ class Mechanism(Value):
         if steps == 0:
             return 0.0
         return PLDAccountant(value_discretization_interval=grid).compose(self.event(steps)).get_epsilon(self.delta)
+
+    def group_epsilon(self, size: int) -> float:
+        """ε at `delta` for a group of `size` units together, infinite where none can be given.
+
+        The loss of k units is that of the Gaussian mixture whose mean is the number of them in the draw, Bin(k, q): more than
+        k times ε at the same δ. Source: dp_accounting's mixture of Gaussians (Choquette-Choo et al. 2024).
+        """
+        sensitivities = [float(count) for count in range(size + 1)]
+        weights = [float(stats.binom.pmf(count, size, self.sampling_rate)) for count in range(size + 1)]
+        one = privacy_loss_distribution.from_mixture_gaussian_mechanism(
+            self.noise_multiplier, sensitivities, weights, value_discretization_interval=5e-3
+        )
+        return float(one.self_compose(self.steps).get_epsilon_for_delta(self.delta))
 
     def epsilon_prv(self, steps: int | None = None) -> float:
         """ε at `delta` by Opacus's PRV accountant (Gopi et al. 2021): an independent upper bound to cross-check PLD."""

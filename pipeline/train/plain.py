@@ -16,12 +16,16 @@ class PlainGradients(UnitGradients):
 
 class _Sum(Tape):
     def layer(self, layer: _Layer, x: Tensor, h: Tensor, dy: Tensor, dh: Tensor) -> None:
-        self.gradients.append((layer.b, (dy.flatten(0, 1).T @ h.flatten(0, 1)).mul_(layer.scaling)))
-        self.gradients.append((layer.a, dh.flatten(0, 1).T @ x.flatten(0, 1)))
+        for parameter, gradient in (
+            (layer.b, (dy.flatten(0, 1).T @ h.flatten(0, 1)).mul_(layer.scaling)),
+            (layer.a, dh.flatten(0, 1).T @ x.flatten(0, 1)),
+        ):
+            held = self.gradients.get(parameter)
+            self.gradients[parameter] = gradient if held is None else held + gradient
 
     def clip(self, norm: float) -> int:
         """Add the sums to `summed_grad`; nothing is clipped."""
-        for parameter, gradient in self.gradients:
+        for parameter, gradient in self.gradients.items():
             held = getattr(parameter, "summed_grad", None)
             parameter.summed_grad = gradient if held is None else held + gradient
         return 0

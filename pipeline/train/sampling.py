@@ -19,13 +19,20 @@ class PoissonSampler:
     """
 
     def __init__(
-        self, examples: Sequence[Example], mechanism: Mechanism, records_per_unit: int, entropy: Entropy = SYSTEM
+        self,
+        examples: Sequence[Example],
+        mechanism: Mechanism,
+        records_per_unit: int,
+        *,
+        absent: int = 0,
+        entropy: Entropy = SYSTEM,
     ) -> None:
+        """`absent` counts the units that the mechanism counts and that hold no record: the canaries left out by their coins."""
         owned: dict[str, list[Example]] = defaultdict(list)
         for index, example in enumerate(examples):
             owned[example.unit if mechanism.unit == "person" else f"{index}"].append(example)
-        if len(owned) != mechanism.units:
-            raise ValueError(f"{len(owned)} units were given and the mechanism is calibrated for {mechanism.units}")
+        if len(owned) + absent != mechanism.units:
+            raise ValueError(f"{len(owned) + absent} units were given and the mechanism is calibrated for {mechanism.units}")
         self._units = list(owned.values())
         self._rate = mechanism.sampling_rate
         self._most = records_per_unit

@@ -18,7 +18,8 @@ PUBLIC = (
 )
 OUTSIDE = (
     "counts of records, entities, tokens and lengths in the report",
-    "perplexity, accuracy and membership figures measured on real records",
+    "perplexity, accuracy and membership figures measured on real records, and the verdict that rests on them",
+    "empty_draws and lost_gradients in this file, which stay in the run folder",
     "the training loss in losses.jsonl, which never leaves the run folder",
 )
 
@@ -44,6 +45,7 @@ def statement(trained: Trained, policy: Policy) -> dict[str, Any]:
         "epsilon": trained.epsilon,
         "epsilon_by": "privacy loss distributions (dp_accounting)",
         "epsilon_prv": trained.epsilon_prv,
+        "group_epsilon": trained.group_epsilon,
         "delta": trained.delta,
         "empty_draws": trained.empty_draws,
         "lost_gradients": trained.lost_gradients,

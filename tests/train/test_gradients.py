@@ -7,12 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import Phi3Config, Phi3ForCausalLM
 
 from pipeline import models
+from pipeline.errors import ModelError
 from pipeline.policy import Lora
 from pipeline.train import gradients as module
 from pipeline.train.examples import Example
-from pipeline.train.gradients import UnitGradients, uncovered
+from pipeline.train.fallback import HookGradients, LoopGradients
+from pipeline.train.gradients import UnitGradients, check_rows_are_independent, uncovered
 from pipeline.train.plain import PlainGradients
 from tests import tiny
 
@@ -47,7 +50,7 @@ def slow_gradient(model: PeftModel, unit: list[Example]) -> torch.Tensor:
     total = torch.zeros(sum(p.numel() for p in trainable(model)))
     for example in unit:
         model.zero_grad()
-        output = model(input_ids=torch.tensor([example.input_ids]), labels=torch.tensor([example.labels]))
+        output = model(input_ids=torch.tensor([example.input_ids]), labels=torch.tensor([example.labels]), use_cache=False)
         output.loss.backward()
         total += torch.cat([p.grad.flatten() for p in trainable(model)]) / len(unit)
     model.zero_grad()
@@ -195,3 +198,51 @@ def test_plain_gradients_are_the_unclipped_sum(family: str) -> None:
     slow = sum(slow_gradient(model, unit) for unit in units)
     assert relative(fast_sum(model, units, 0.1, kind=PlainGradients), slow) < 1e-5
     assert relative(fast_sum(model, units, 1e9), slow) < 1e-5
+
+
+def shared_blocks(uses: int) -> PeftModel:
+    """A Llama whose blocks are one and the same module."""
+    model = tiny.llama(layers=uses).requires_grad_(False)
+    block = model.model.layers[0]
+    for index in range(1, uses):
+        model.model.layers[index] = block
+    peft = models.adapt(model, Lora(rank=4, alpha=8), 0)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in trainable(peft):
+        parameter.data = 0.05 * torch.randn(parameter.shape, generator=generator)
+    return peft
+
+
+@pytest.mark.parametrize("uses", [2, 4])
+def test_a_module_that_is_used_twice_is_clipped_once(uses: int) -> None:
+    """The norm is that of the sum of both uses' gradients, not of the two side by side."""
+    model = shared_blocks(uses)
+    unit = examples([20])
+    slow = slow_gradient(model, unit)
+    assert relative(fast_sum(model, [unit], 1e9), slow) < 1e-5
+    assert float(fast_sum(model, [unit], 0.01).norm()) <= 0.01 * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("kind", [UnitGradients, HookGradients, LoopGradients])
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_sound_models_pass_the_check_of_independent_rows(family: str, kind: type) -> None:
+    model = adapted(family)
+    gradients = kind(model, 1.0, 1)
+    with gradients.attached():
+        check_rows_are_independent(gradients, 64, len(tiny.tokenizer()))
+    assert all(getattr(p, "summed_grad", None) is None for p in trainable(model))
+
+
+def test_a_model_that_mixes_the_rows_of_a_batch_is_refused() -> None:
+    """Phi-3's long rotary embedding chooses its frequencies by the longest row: one record then moves all others."""
+    torch.manual_seed(0)
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    config = Phi3Config(
+        vocab_size=len(tiny.tokenizer()), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=4, max_position_embeddings=128, original_max_position_embeddings=32, rope_parameters=rope,
+        pad_token_id=1, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    model = models.adapt(Phi3ForCausalLM(config).eval().requires_grad_(False), Lora(rank=4, alpha=8), 0)
+    gradients = UnitGradients(model, 1.0, 1)
+    with gradients.attached(), pytest.raises(ModelError, match="from its neighbours"):
+        check_rows_are_independent(gradients, 64, len(tiny.tokenizer()))

@@ -15,6 +15,8 @@ from pipeline.corpus import Part, Record, save_records
 from pipeline.errors import InputError, StageError
 from pipeline.folders import digest_file
 from pipeline.train import loop
+from pipeline.train import optimizer as optimizer_module
+from pipeline.train.examples import Example
 from pipeline.train.loop import Trained, train
 from pipeline.train.mechanism import Mechanism
 from pipeline.train.optimizer import UnitOptimizer
@@ -117,9 +119,6 @@ def test_a_killed_training_goes_on_and_never_takes_more_or_records_fewer_steps_t
         run(planted, base, tmp_path / "trained", mechanism(), spend=spend)
     if killed == 6:  # nothing is left to take: what the checkpoint holds is what the spend bought
         trained = run(planted, base, tmp_path / "trained", mechanism(), spend=spend, taken=recorded[-1])
-    elif killed == 1:
-        trained = run(planted, base, tmp_path / "trained", mechanism(), spend=spend, taken=recorded[-1])
-        assert noisy == 5
     else:
         trained = run(planted, base, tmp_path / "trained", mechanism(), spend=spend, taken=recorded[-1])
     assert recorded == [1, 2, 3, 4, 5, 6]
@@ -183,3 +182,97 @@ def test_long_records_are_refused_or_cut_as_the_policy_says(planted: Planted, ba
         train(planted, base, mechanism(), chosen, tmp_path / "t", claim="c", spend=lambda taken: None)
     with pytest.raises(InputError, match=r"the context of tiny is 128: lower data\.max_tokens"):
         train(planted, base, mechanism(), chosen.override(data__max_tokens=500), tmp_path / "t", claim="c", spend=print)
+
+
+def steps_of(
+    planted: Planted, base: models.Base, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[tuple[set[str], torch.Tensor, torch.Tensor]]:
+    """Units drawn, clipped sum and noise of every step of a real training run."""
+    seen: list[tuple[set[str], torch.Tensor, torch.Tensor]] = []
+    draws: list[set[str]] = []
+    draw, pre_step = loop.PoissonSampler.draw, UnitOptimizer.pre_step
+
+    def watched_draw(self: loop.PoissonSampler) -> list[list[Example]]:
+        units = draw(self)
+        draws.append({example.id for unit in units for example in unit})
+        return units
+
+    def watched_step(self: UnitOptimizer, closure: object = None) -> bool:
+        before = torch.cat([(torch.zeros_like(p) if p.summed_grad is None else p.summed_grad).flatten() for p in self.params])
+        result = pre_step(self, closure)
+        after = torch.cat([p.grad.flatten() for p in self.params]) * mechanism().expected_batch
+        seen.append((draws[-1], before, after - before))
+        return result
+
+    monkeypatch.setattr(loop.PoissonSampler, "draw", watched_draw)
+    monkeypatch.setattr(UnitOptimizer, "pre_step", watched_step)
+    run(planted, base, folder, mechanism())
+    return seen
+
+
+def broken_promises(steps: list[tuple[set[str], torch.Tensor, torch.Tensor]]) -> set[str]:
+    """Which of the promises of DP-SGD a run's steps break."""
+    broken = set()
+    if any(float(total.norm()) > len(units) * 1.0001 for units, total, _ in steps):
+        broken.add("clipping")
+    if any(abs(float(noise.std()) / 2.0 - 1) > 0.05 for *_, noise in steps):
+        broken.add("noise scale")
+    if abs(float(torch.corrcoef(torch.stack([steps[0][2], steps[1][2]]))[0, 1])) > 0.1:
+        broken.add("fresh noise")
+    if all(units == steps[0][0] for units, *_ in steps):
+        broken.add("sampling")
+    return broken
+
+
+def test_every_step_of_a_run_clips_samples_and_noises_as_promised(
+    planted: Planted, base: models.Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert broken_promises(steps_of(planted, base, tmp_path / "t", monkeypatch)) == set()
+
+
+@pytest.mark.parametrize("fault", ["clipping", "noise scale", "fresh noise", "sampling"])
+def test_a_loop_with_a_planted_fault_is_caught(
+    planted: Planted, base: models.Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """Negative controls: each way to wire the loop wrongly breaks exactly the promise that it should."""
+    if fault == "clipping":
+        real = loop.gradients_for
+        monkeypatch.setattr(loop, "gradients_for", lambda model, norm, *rest: real(model, 1000 * norm, *rest))
+    elif fault == "noise scale":
+        init = UnitOptimizer.__init__
+
+        def quiet(self: UnitOptimizer, inner: torch.optim.Optimizer, run: Mechanism) -> None:
+            init(self, inner, run)
+            self.noise_multiplier /= 10
+
+        monkeypatch.setattr(UnitOptimizer, "__init__", quiet)
+    elif fault == "fresh noise":
+        fixed = torch.randn(10**6, dtype=torch.float64)
+        monkeypatch.setattr(optimizer_module, "normal", lambda count, entropy: fixed[:count].clone())
+    else:
+        first: list[list[list[Example]]] = []
+        draw = loop.PoissonSampler.draw
+
+        def same(self: loop.PoissonSampler) -> list[list[Example]]:
+            if not first:
+                first.append(draw(self))
+            return first[0]
+
+        monkeypatch.setattr(loop.PoissonSampler, "draw", same)
+    assert fault in broken_promises(steps_of(planted, base, tmp_path / "t", monkeypatch))
+
+
+def test_a_run_killed_while_it_writes_its_statement_still_finishes(
+    planted: Planted, base: models.Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    taken: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "write_json", full)
+        with pytest.raises(OSError, match="no space"):
+            run(planted, base, tmp_path / "trained", mechanism(), spend=taken.append)
+    trained = run(planted, base, tmp_path / "trained", mechanism(), spend=taken.append, taken=taken[-1])
+    assert trained.steps == 6
+    assert taken == [1, 2, 3, 4, 5, 6]

@@ -77,3 +77,18 @@ def test_a_delta_above_one_in_n_is_refused() -> None:
 def test_a_coarse_grid_never_shows_less_than_was_spent() -> None:
     for steps in (1, 24, 240):
         assert PUBLISHED.epsilon(steps) <= PUBLISHED.epsilon(steps, grid=1e-2) < PUBLISHED.epsilon(steps) * 1.2 + 0.1
+
+
+def test_a_group_loses_more_than_its_size_times_epsilon() -> None:
+    run = Mechanism(unit="person", units=938, expected_batch=256, steps=20, noise_multiplier=1.1, clipping_norm=1.0, delta=5e-4)
+    epsilon = run.epsilon()
+    assert run.group_epsilon(1) == pytest.approx(epsilon, rel=2e-2)
+    assert run.group_epsilon(2) > 2 * epsilon
+    assert run.group_epsilon(4) > run.group_epsilon(2)
+
+
+def test_a_group_that_is_always_drawn_is_one_unit_of_its_size() -> None:
+    """Without sampling, k units together are one Gaussian with k times the sensitivity."""
+    whole = Mechanism(unit="record", units=10, expected_batch=10, steps=3, noise_multiplier=6.0, clipping_norm=1, delta=1e-3)
+    alone = whole.model_copy(update={"noise_multiplier": 2.0})
+    assert whole.group_epsilon(3) == pytest.approx(alone.epsilon(), rel=1e-2)

@@ -54,6 +54,15 @@ def test_a_person_is_drawn_whole_and_at_most_k_records() -> None:
     assert len(seen) == 40  # which K of a person's records contribute is drawn anew each time
 
 
+def test_units_without_records_are_counted_and_draw_nothing() -> None:
+    records = [example(f"r{i}", f"u{i}") for i in range(30)]
+    sampler = PoissonSampler(records, mechanism(40, 20), 1, absent=10)
+    sizes = [len(sampler.draw()) for _ in range(500)]
+    assert np.mean(sizes) == pytest.approx(15, abs=0.6)  # 30 of 40 units hold a record; each is drawn with q = 20/40
+    with pytest.raises(ValueError, match="30 units were given"):
+        PoissonSampler(records, mechanism(40, 20), 1)
+
+
 def test_a_mechanism_calibrated_for_other_units_is_refused() -> None:
     records = [example(f"r{i}", f"u{i % 4}") for i in range(40)]
     with pytest.raises(ValueError, match="40 units were given"):
