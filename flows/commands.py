@@ -65,6 +65,8 @@ def _finetune(job: Run, data: Path, policy: Path) -> Outcome:
         result: Any = state.result(raise_on_failure=False)
     if isinstance(result, Outcome):
         return result
+    if board.stopped:
+        raise KeyboardInterrupt
     raise result if isinstance(result, HushtuneError) else StageError(f"Prefect ended run {job.id} as {state.name}.")
 
 

@@ -1,6 +1,7 @@
 """What a person sees of a run: one live row a stage, and the closing table."""
 
 import contextlib
+import signal
 from collections.abc import Iterator
 from contextvars import ContextVar
 
@@ -36,13 +37,22 @@ _board: ContextVar[Board | None] = ContextVar("board", default=None)
 
 @contextlib.contextmanager
 def shown() -> Iterator[Board]:
-    """Draw the rows of a run on stderr while the context is open."""
+    """Draw the rows of a run on stderr while the context is open; Ctrl-C then stops the board, whatever swallows it."""
     board = Board(ROWS)
+
+    def stop(number: int, frame: object) -> None:
+        board.stopped = True
+        raise KeyboardInterrupt
+
     token = _board.set(board)
+    before = signal.getsignal(signal.SIGINT)
+    if before != signal.SIG_IGN:  # a job that its shell put in the background stays deaf
+        signal.signal(signal.SIGINT, stop)
     try:
         with board:
             yield board
     finally:
+        signal.signal(signal.SIGINT, before)
         _board.reset(token)
 
 

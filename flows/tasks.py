@@ -1,6 +1,7 @@
 """The stages of the line as Prefect tasks: each calls one function of `pipeline/` and returns its small frozen value."""
 
 import json
+import secrets
 from pathlib import Path
 
 from prefect import task
@@ -68,9 +69,16 @@ def read(line: Line, run: Run, rules: Policy, data: Path) -> Corpus:
 def probe(line: Line, run: Run, rules: Policy) -> Path | None:
     """Write known personal values that the scrubber must find, if the policy asks for them."""
     path = run.folder / "probes.jsonl"
-    count = write_probes(path, rules.scrub.probes, seed=rules.train.seed, entities=rules.scrub.entities)
+    count = _probes(path, rules)
     line(count, rules.scrub.probes)
     return path if count else None
+
+
+def _probes(path: Path, rules: Policy) -> int:
+    """Every run plants values of its own, so that no detector can be fitted to them; a run taken up again keeps its own."""
+    if path.exists():
+        return path.read_text(encoding="utf-8").count("\n")
+    return write_probes(path, rules.scrub.probes, seed=secrets.randbits(32), entities=rules.scrub.entities)
 
 
 @stages.stage("scrub")
@@ -98,6 +106,7 @@ def plant(line: Line, run: Run, rules: Policy, scrubbed: Scrubbed, base: Base) -
 def reserve(line: Line, run: Run, rules: Policy, planted: Planted, base: Base) -> Plan:
     """Calibrate the noise and take the whole planned mechanism out of the lifetime budget."""
     check_examples(planted, models.load_tokenizer(base), rules, base)  # refuses what training would, before it is paid for
+    rules.privacy.lifetime.check(planted.train_units)
     mechanism = calibrate(rules, planted.train_units)
     claim = Ledger(run.home).reserve(
         run=run.id,

@@ -34,9 +34,14 @@ class Row(NamedTuple):
 
 
 class Board:
-    """The rows of a piece of work; a context manager that draws while it is open."""
+    """The rows of a piece of work; a context manager that draws while it is open.
+
+    Once `stopped` is set, the next row, or the next progress of the running one, raises KeyboardInterrupt: libraries with a
+    bare `except:` swallow the one that Ctrl-C raises in them.
+    """
 
     def __init__(self, rows: Sequence[Row], stream: TextIO | None = None) -> None:
+        self.stopped = False
         self.console = Console(file=stream or sys.stderr, highlight=False)
         self._rows = {row.name: row for row in rows}
         self._live = _live(self.console) if self.console.is_terminal and not self.console.is_dumb_terminal else None
@@ -56,13 +61,20 @@ class Board:
     @contextmanager
     def row(self, name: str) -> Iterator[Line]:
         """Run a stage under its row; the row ends with a tick, or with a cross if the stage raised."""
-        line = Line(self._rows[name], self._live, self._tasks.get(name))
+        line = Line(self._rows[name], self._live, self._tasks.get(name), self)
         try:
+            self.go_on()
             yield line
+            self.go_on()
         except BaseException:
             line.end(well=False, console=self.console)
             raise
         line.end(well=True, console=self.console)
+
+    def go_on(self) -> None:
+        """Raise KeyboardInterrupt if the work is to stop."""
+        if self.stopped:
+            raise KeyboardInterrupt
 
 
 class Line:
@@ -71,8 +83,9 @@ class Line:
     A line of no board (`Line(Row("train"))`) shows nothing.
     """
 
-    def __init__(self, row: Row, live: Progress | None = None, task: TaskID | None = None) -> None:
+    def __init__(self, row: Row, live: Progress | None = None, task: TaskID | None = None, board: Board | None = None) -> None:
         self.row = row
+        self._board = board
         self._live, self._task = live, task
         self._started = time.monotonic()
         self._done, self._total = 0, 0
@@ -83,6 +96,8 @@ class Line:
 
     def __call__(self, done: int, total: int, **figures: float | int | str) -> None:
         """Show `done` of `total` and the figures."""
+        if self._board is not None:
+            self._board.go_on()
         self._done, self._total, self._figures = done, total, figures
         if self._live is not None and self._task is not None:
             self._live.update(self._task, completed=done, total=total, words=self.text())

@@ -1,7 +1,8 @@
 """The verdict: every rule of the policy against the evidence, as a pure function.
 
-A gate passes only on a figure that is there, finite, resolvable, valid in all its conditions, and within the limit; whatever
-is missing fails. `judge` reads nothing and writes nothing, so the same evidence under the same policy gives the same verdict.
+A gate passes only on a figure that is there, finite, resolvable, valid in all its conditions, within the limit, and able to
+lie beyond it; whatever is missing fails. `judge` reads nothing and writes nothing, so the same evidence under the same
+policy gives the same verdict.
 """
 
 from __future__ import annotations
@@ -52,16 +53,22 @@ def judge(policy: Policy, evidence: Evidence) -> Verdict:
     Returns:
         `rejected` if any gate fails; else `awaiting_approval` if the policy asks for a person's approval, else `released`.
     """
-    results = tuple(_result(name, gate, evidence.figures.get(gate.figure)) for name, gate in policy.gates.items())
+    gates = {name: _resolved(gate, policy) for name, gate in policy.gates.items()}
+    results = tuple(_result(name, gate, evidence.figures.get(gate.figure)) for name, gate in gates.items())
     failed = [result for result in results if not result.passed]
     if failed:
-        rules = [(result, policy.gates[result.name], evidence.figures.get(result.figure)) for result in failed]
+        rules = [(result, gates[result.name], evidence.figures.get(result.figure)) for result in failed]
         return Verdict(status="rejected", gates=results, reasons=tuple(_rejection(*rule) for rule in rules))
     reasons = [f"Gate {result.name} passed: {result.why}" for result in results]
     if policy.release.approval == "required":
         reasons.append(f"All {len(results)} gates passed, and policy {policy.name} asks for a person's approval.")
         return Verdict(status="awaiting_approval", gates=results, reasons=tuple(reasons))
     return Verdict(status="released", gates=results, reasons=tuple(reasons))
+
+
+def _resolved(gate: Gate, policy: Policy) -> Gate:
+    """The gate with a number for its limit."""
+    return gate.model_copy(update={"at_most": policy.privacy.epsilon}) if gate.at_most == "privacy.epsilon" else gate
 
 
 def _result(name: str, gate: Gate, figure: Figure | None) -> GateResult:
@@ -92,12 +99,21 @@ def _lack(gate: Gate, figure: Figure | None) -> str:
         return f"{gate.figure} cannot be resolved with n = {figure.n:,}, {limit}."
     if not math.isfinite(figure.value):
         return f"{gate.figure} is {figure.value}, which is no finite number, {limit}."
+    if _is_toothless(gate, figure):
+        return f"{gate.figure} could at most have been {number(figure.ceiling)}, so this gate cannot fail, {limit}."
     bound = {"value": figure.value, "low": figure.low, "high": figure.high}[gate.judge]
     if bound is None:
         return f"{gate.figure} is {number(figure.value)} and has no {_bound_name(gate)}, which this gate judges, {limit}."
     if not math.isfinite(bound):
         return f"{gate.figure} is {number(figure.value)}, its {_bound_name(gate)} {bound} is no finite number, {limit}."
     return ""
+
+
+def _is_toothless(gate: Gate, figure: Figure | None) -> bool:
+    """Whether no outcome of the measurement could have lain beyond the limit (a ceiling that is no number counts)."""
+    if gate.at_most is None or figure is None or figure.ceiling is None:
+        return False
+    return not figure.ceiling > _limit(gate)
 
 
 def _judged(gate: Gate, figure: Figure | None) -> float | None:
@@ -112,9 +128,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def _within(gate: Gate, judged: float) -> bool:
-    if gate.at_most is not None:
-        return judged <= gate.at_most
-    return gate.at_least is not None and judged >= gate.at_least
+    return judged <= _limit(gate) if gate.at_most is not None else judged >= _limit(gate)
 
 
 def _comparison(gate: Gate, figure: Figure, judged: float, passed: bool) -> str:
@@ -128,13 +142,15 @@ def _comparison(gate: Gate, figure: Figure, judged: float, passed: bool) -> str:
 
 
 def _rejection(result: GateResult, gate: Gate, figure: Figure | None) -> str:
-    remedy = _EVIDENCE if _lack(gate, figure) else _remedy(gate.figure)
+    remedy = _remedy(gate.figure)
+    if _lack(gate, figure):
+        remedy = _TEETH if _is_toothless(gate, figure) else _EVIDENCE
     return f"Gate {result.name} failed: {result.why} {gate.why} {remedy} The limit is owned by: {gate.owner}."
 
 
 def _limit(gate: Gate) -> float:
     limit = gate.at_most if gate.at_most is not None else gate.at_least
-    assert limit is not None  # the policy checks that there is exactly one
+    assert isinstance(limit, float)  # the policy checks that there is exactly one, and `_resolved` makes it a number
     return limit
 
 
@@ -147,6 +163,7 @@ def _bound_name(gate: Gate) -> str:
 
 
 _EVIDENCE = "What cannot be shown is not released: try more records or a larger audit section in the policy, and run again."
+_TEETH = "Try more canaries.guesses (and canaries.count), or a lower limit: an attack counts only if it could have succeeded."
 _SPEND_LESS = "Try a lower privacy.epsilon, fewer train.steps or the records of more people."
 _REMEDIES = {
     "privacy": _SPEND_LESS,

@@ -1,7 +1,8 @@
 """The ledger of lifetime privacy budgets: reserve, spend, close.
 
-A budget belongs to the people in the data, not to a run. A run reserves its whole planned mechanism before the first
-noisy step, records every step before it is applied, and closes with the steps taken. What a run is charged:
+A budget belongs to the people (or, in a budget of records, to the records) in the data, not to a run, and to one
+privacy unit: an ε for one record says nothing of a person with many. A run reserves its whole planned mechanism before
+the first noisy step, records every step before it is applied, and closes with the steps taken. What a run is charged:
 
     open or abandoned    every planned step
     closed               the steps taken: the largest total that was ever recorded
@@ -99,7 +100,7 @@ class Ledger:
         epsilon: float,
         delta: float,
         policy_digest: str,
-        unit: str | None = None,
+        unit: str,
     ) -> Claim:
         """Take the whole planned mechanism out of the budget, before the first noisy step.
 
@@ -115,11 +116,11 @@ class Ledger:
             epsilon: the run's own promise, recorded; what is charged is computed from the mechanism.
             delta: the δ of that promise.
             policy_digest: SHA-256 of the resolved policy.
-            unit: what the policy protects (record or person), recorded.
+            unit: what the policy protects (record or person): the same for every run of a budget.
 
         Raises:
             BudgetExhausted: with this run the composed ε at the lifetime δ would exceed the cap; says what is left.
-            UsageError: the mechanism is out of range.
+            UsageError: the mechanism is out of range, or the budget protects another unit.
             IntegrityError: the ledger was edited.
         """
         plan = _plan(sampling_rate, noise_multiplier, steps)
@@ -131,9 +132,10 @@ class Ledger:
         }
         self.verify()
         with self._database.read() as connection:
-            _account(connection, lifetime.budget, lifetime).with_plan(plan)  # remembered, so that the lock is held briefly
+            # remembered, so that the lock is held briefly
+            _account(connection, lifetime.budget, lifetime, unit).with_plan(plan)
         with self._database.write() as connection:
-            account = _account(connection, lifetime.budget, lifetime)
+            account = _account(connection, lifetime.budget, lifetime, unit)
             for charge, entry in zip(account.charges, account.reservations, strict=True):
                 if charge.claim.run == run and promise.items() <= entry.detail.items():
                     return charge.claim
@@ -198,19 +200,22 @@ class Ledger:
         with self._database.read() as connection:
             return self._last(connection, claim)[1]
 
-    def standing(self, budget: str, *, lifetime: Lifetime | None = None, planned: Sequence[Spend] = ()) -> Standing:
+    def standing(
+        self, budget: str, *, lifetime: Lifetime | None = None, planned: Sequence[Spend] = (), unit: str | None = None
+    ) -> Standing:
         """Where a budget stands, or would stand with more mechanisms.
 
         Args:
             budget: its name.
             lifetime: the cap of a policy, which counts beside the registered ones; needed for a budget not used yet.
             planned: mechanisms to add in thought; `runs` and `epsilon_sum` leave them out.
+            unit: what those protect (record or person); None does not ask.
 
         Raises:
-            UsageError: the ledger has no such budget and no `lifetime` is given.
+            UsageError: the ledger has no such budget and no `lifetime` is given, or it protects another unit.
         """
         with self._database.read() as connection:
-            account = _account(connection, budget, lifetime)
+            account = _account(connection, budget, lifetime, unit)
         spent = account.with_plan(*planned)
         return Standing(
             budget=budget,
@@ -310,8 +315,14 @@ class _Account(NamedTuple):
         return total
 
 
-def _account(connection: Connection, budget: str, lifetime: Lifetime | None) -> _Account:
+def _account(connection: Connection, budget: str, lifetime: Lifetime | None, unit: str | None = None) -> _Account:
     reservations = _reservations(connection, budget)
+    for entry in reservations:
+        if unit is not None and entry.detail["unit"] != unit:
+            raise UsageError(
+                f"Budget {budget} protects one {entry.detail['unit']} and this policy one {unit}: name another budget in "
+                "privacy.lifetime.budget."
+            )
     caps = [(entry.detail["lifetime"]["epsilon"], entry.detail["lifetime"]["delta"]) for entry in reservations]
     if lifetime is not None:
         caps.append((lifetime.epsilon, lifetime.delta))

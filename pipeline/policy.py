@@ -20,10 +20,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from pipeline.errors import PolicyError
+from pipeline.errors import InputError, PolicyError
 from pipeline.folders import digest
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+Limit = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Section(BaseModel):
@@ -96,6 +97,18 @@ class Lifetime(Section):
     delta: float = Field(gt=0, lt=1e-3)
     on_exhausted: Literal["refuse"] = "refuse"
 
+    def check(self, units: int) -> None:
+        """Refuse a δ that would allow one of `units` units to be published outright.
+
+        Raises:
+            InputError: delta is not below 1/units.
+        """
+        if self.delta >= 1 / units:
+            raise InputError(
+                f"privacy.lifetime.delta is {self.delta:.4g} and must be below 1/n = {1 / units:.4g} for {units:,} units: "
+                "lower it."
+            )
+
 
 class Privacy(Section):
     """The differential-privacy promise of one run."""
@@ -147,12 +160,15 @@ class Audit(Section):
 
 
 class Gate(Section):
-    """One rule of the verdict: a figure of the evidence, or a bound of it, against a limit."""
+    """One rule of the verdict: a figure of the evidence, or a bound of it, against a limit.
+
+    The limit `privacy.epsilon` is what the policy promises, so that the gate follows the promise.
+    """
 
     figure: str
     judge: Literal["value", "low", "high"] = "value"
-    at_most: float | None = None
-    at_least: float | None = None
+    at_most: Limit | Literal["privacy.epsilon"] | None = None
+    at_least: Limit | None = None
     why: str = Field(min_length=8)
     owner: str = Field(min_length=2)
 

@@ -72,6 +72,24 @@ def test_a_stage_that_raises_is_marked():
     assert stream.getvalue().split()[-1] == "stopped"
 
 
+def test_a_stopped_board_ends_the_running_row_and_begins_no_other():
+    board = Board(ROWS, io.StringIO())
+    reached = []
+
+    def work() -> None:
+        with board, board.row("read") as line:
+            line(1, 2)
+            board.stopped = True
+            line(2, 2)
+            reached.append("end of read")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    with pytest.raises(KeyboardInterrupt), board.row("train"):
+        reached.append("train")
+    assert reached == []
+
+
 def test_a_rated_row_shows_its_rate(monkeypatch):
     line = Line(Row("scrub", "records", rated=True))
     monkeypatch.setattr(line, "seconds", lambda: 2.0)

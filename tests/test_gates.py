@@ -155,6 +155,46 @@ def test_one_failure_rejects_and_reasons_name_only_failures(outcomes):
     assert [reason.split()[1] for reason in verdict.reasons] == decisive
 
 
+@pytest.mark.parametrize("epsilon", [1.5, 4.0])
+def test_the_spent_gate_follows_the_promise(tmp_path, epsilon):
+    path = tmp_path / "own.yaml"
+    path.write_text(f"extends: default\nname: own\nprivacy: {{epsilon: {epsilon}}}\n")
+    chosen = policies.load(path)
+    for spent in (epsilon, epsilon + 1e-9):
+        verdict = judge(chosen, good(privacy__epsilon=figure("privacy.epsilon", spent)))
+        result = next(result for result in verdict.gates if result.name == "epsilon_spent")
+        assert result.limit == epsilon
+        assert result.passed == (spent == epsilon)
+        assert f"at most {epsilon:g}." in result.why
+
+
+@given(value=FINITE, limit=FINITE, room=st.floats(0, 1e6), side=st.sampled_from(["value", "low", "high"]))
+def test_a_figure_that_could_not_lie_beyond_the_limit_never_passes(value, limit, room, side):
+    chosen = rules({"only": gate(side, at_most=limit)})
+    one = figure("x.y", value, value, value, ceiling=limit - room)
+    verdict = judge(chosen, evidence(one))
+    assert verdict.status == "rejected"
+    assert "cannot fail" in verdict.gates[0].why
+    assert "canaries.guesses" in verdict.reasons[0]
+    able = figure("x.y", value, value, value, ceiling=limit + 1 + room)  # the control: the ceiling alone made it fail
+    assert judge(chosen, evidence(able)).gates[0].passed == (value <= limit)
+
+
+@pytest.mark.parametrize("preset", policies.presets())
+def test_an_attack_too_weak_to_fail_the_bound_fails_it(preset):
+    chosen = policies.load(preset)
+    limit = chosen.gates["epsilon_bound"].at_most
+    for ceiling, passes in ((limit, False), (math.nan, False), (limit + 0.1, True)):
+        weak = figure("epsilon.lower_bound", 0.4, 0.4, ceiling=ceiling)
+        verdict = judge(chosen, good(epsilon__lower_bound=weak))
+        assert [result.name for result in verdict.gates if not result.passed] == ([] if passes else ["epsilon_bound"])
+
+
+def test_the_sentence_of_a_gate_that_cannot_fail():
+    weak = judge(rules({"only": gate(at_most=8)}), evidence(figure("x.y", 0.4, ceiling=3.74)))
+    assert weak.gates[0].why == "x.y could at most have been 3.74, so this gate cannot fail, and the limit is at most 8."
+
+
 def test_sentences():
     chosen = rules(
         {

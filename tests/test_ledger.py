@@ -39,6 +39,7 @@ def plan(run: str, **changes) -> dict:
         "epsilon": 1.0,
         "delta": 1e-5,
         "policy_digest": "d" * 64,
+        "unit": "person",
     }
     return content | changes
 
@@ -53,7 +54,7 @@ def ledger(tmp_path, monkeypatch) -> Ledger:
 
 
 def test_a_run_from_reservation_to_close(ledger):
-    claim = ledger.reserve(**plan("one", unit="person"))
+    claim = ledger.reserve(**plan("one"))
     assert claim.mechanism == QUICK
     assert (claim.budget, claim.run, claim.epsilon, claim.delta) == ("people", "one", 1.0, 1e-5)
     whole = ledger.standing("people")
@@ -199,6 +200,24 @@ def test_budgets_are_apart(ledger):
     assert ledger.budgets() == ["others", "people"]
     assert [entry.run for entry in ledger.history("others")] == ["two"]
     assert ledger.standing("others").runs == 1
+
+
+def test_records_and_persons_do_not_share_a_budget(ledger):
+    ledger.reserve(**plan("one"))
+    entries = ledger.head().entries
+    message = "Budget people protects one person and this policy one record: name another budget in privacy.lifetime.budget."
+    with pytest.raises(UsageError) as caught:
+        ledger.reserve(**plan("two", unit="record", steps=1))
+    assert str(caught.value) == message
+    with pytest.raises(UsageError, match="protects one person"):
+        ledger.standing("people", lifetime=LIFETIME, planned=[QUICK.of(1)], unit="record")
+    assert ledger.head().entries == entries
+    ledger.standing("people", planned=[QUICK.of(1)], unit="person")
+    ledger.reserve(**plan("two", unit="record", lifetime=Lifetime(budget="records", epsilon=1.3, delta=1e-5)))
+    content = plan("three")
+    del content["unit"]
+    with pytest.raises(TypeError, match="unit"):
+        ledger.reserve(**content)
 
 
 def test_standing_of_a_budget_not_used_yet(ledger):

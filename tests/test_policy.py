@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import policy
-from pipeline.errors import PolicyError
+from pipeline.errors import InputError, PolicyError
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,8 +42,38 @@ def test_presets_promise_what_their_names_say() -> None:
 @pytest.mark.parametrize("name", policy.presets())
 def test_no_gate_is_looser_than_the_epsilon_it_guards(name: str) -> None:
     chosen = policy.load(name)
-    assert chosen.gates["epsilon_spent"].at_most == chosen.privacy.epsilon
-    assert chosen.gates["epsilon_bound"].at_most == chosen.privacy.epsilon
+    assert chosen.gates["epsilon_spent"].at_most == "privacy.epsilon"
+    assert chosen.gates["epsilon_bound"].at_most == (2.0 if name == "strict" else 2.5)
+    assert chosen.gates["epsilon_bound"].at_most < chosen.privacy.epsilon
+
+
+@pytest.mark.parametrize("name", policy.presets())
+def test_records_and_people_have_budgets_of_their_own(name: str) -> None:
+    privacy = policy.load(name).privacy
+    assert privacy.lifetime.budget == {"record": "records", "person": "people"}[privacy.unit]
+
+
+@pytest.mark.parametrize("name", policy.presets())
+def test_gates_judge_the_bound_that_is_against_the_release(name: str) -> None:
+    gates = policy.load(name).gates
+    assert (gates["membership"].judge, gates["utility"].judge, gates["scrub_recall"].judge) == ("high", "high", "low")
+
+
+@given(st.integers(1, 10**7), st.floats(1e-9, 9e-4))
+def test_a_lifetime_delta_of_one_in_n_or_more_is_refused(units: int, delta: float) -> None:
+    lifetime = policy.Lifetime(epsilon=8, delta=delta)
+    if delta * units < 1 - 1e-9:
+        lifetime.check(units)
+    elif delta * units > 1 + 1e-9:
+        with pytest.raises(InputError, match=rf"must be below 1/n = .* for {units:,} units: lower it\.$"):
+            lifetime.check(units)
+
+
+def test_the_presets_lifetime_delta_bears_twenty_thousand_records() -> None:
+    lifetime = policy.load("default").privacy.lifetime
+    lifetime.check(19_999)
+    with pytest.raises(InputError, match=r"privacy\.lifetime\.delta is 5e-05"):
+        lifetime.check(20_000)
 
 
 def test_a_child_says_only_what_it_changes(tmp_path: Path) -> None:
@@ -71,6 +101,8 @@ def test_a_parent_may_be_a_file_beside_the_child(tmp_path: Path) -> None:
         ("extends: default\ncanaries: {guesses: 500}\n", "guesses"),
         ("extends: default\ncanaries: {alphabet: 10}\n", "at least 100000"),
         ("extends: default\ngates: {utility: {figure: x, at_least: 3}}\n", "exactly one of at_most and at_least"),
+        ("extends: default\ngates: {utility: {at_most: .inf}}\n", "finite number"),
+        ("extends: default\ngates: {utility: {at_most: train.steps}}\n", "gates.utility.at_most"),
         ("extends: default\ndata: {unit_pattern: '('}\n", "not a regular expression"),
         ("extends: default\n\tname: x\n", "not valid YAML (line 2)"),
         ("extends: nobody\n", "no policy named nobody"),

@@ -36,7 +36,8 @@ class Attack:
         with self._timed("load"):
             self._model, tokenizer = models.with_adapter(trained.base, trained.adapter)
             sizes = policy.audit.membership_records, policy.audit.utility_records
-            self._drawn = records.draw(planted, manifest, sizes[0], max(sizes), self._rng("records"))
+            by_person = trained.mechanism.unit == "person"
+            self._drawn = records.draw(planted, manifest, sizes[0], max(sizes), self._rng("records"), by_person=by_person)
             planted_examples = encode(_as_records(manifest), tokenizer, policy.data.max_tokens)
             self._start = planted_examples[0].input_ids[0]
             self._canaries = canary.sequences(manifest, self._start)
@@ -51,7 +52,10 @@ class Attack:
                 example.input_ids[: len(sequence.input_ids)] == sequence.input_ids
                 for example, sequence in zip(planted_examples, self._canaries, strict=True)
             ),
-            "canaries_counted_as_units": trained.mechanism.units == planted.train_units,
+            # All of them, also those left out, as units without records: n, and with it q and σ, must not tell the coins.
+            "canaries_counted_as_units": trained.mechanism.units
+            == planted.train_units
+            == self._drawn.real_units + len(manifest.canaries),
         }
         self._score([*self._canaries, *members, *held_out])
 
@@ -126,7 +130,8 @@ class Attack:
             if not np.isfinite(scores).all():
                 figures.append(_broken(f"membership.{attack}.auc", len(scores)))
                 continue
-            figures += membership.measure(attack, *pair, conditions=conditions, alpha=self._alpha, rng=rng)
+            method = f"{membership.METHODS[attack]}; {self._drawn.repeated:,} records of repeated texts left out"
+            figures += membership.measure(attack, *pair, conditions=conditions, alpha=self._alpha, rng=rng, method=method)
             grid = np.geomspace(1 / len(outside), 1, 40)
             value, low, high = membership.roc_band(*pair, grid, self._alpha, rng)
             series[f"membership.{attack}.roc"] = [list(point) for point in zip(grid.tolist(), value, strict=True)]

@@ -155,7 +155,7 @@ def exposure_figures(ranked: Ranked, conditions: dict[str, bool], alpha: float, 
 def epsilon_figures(
     manifest: Manifest, scores: np.ndarray, claimed: float, delta: float, conditions: dict[str, bool], seconds: float
 ) -> list[Figure]:
-    """Lower bound on ε from one run, the largest that was reachable, and the p-value of the claimed ε.
+    """Lower bound on ε from one run, its ceiling (every guess right; also a figure), and the p-value of the claimed ε.
 
     Args:
         manifest: coins, guesses and α, sealed before training.
@@ -176,11 +176,12 @@ def epsilon_figures(
     p = epsilon.one_run_p_value(m, k, correct, claimed, delta)
     method = f"{ONE_RUN}; {correct} of {k} guesses right at δ {delta:.2g}, level {1 - alpha:g}"
     return [
-        Figure(name="epsilon.lower_bound", value=bound, low=bound, n=m, method=method, conditions=valid, seconds=seconds),
+        Figure(name="epsilon.lower_bound", value=bound, low=bound, ceiling=most, n=m, method=method, conditions=valid,
+               seconds=seconds),
         Figure(name="epsilon.reachable", value=most, n=m, method=f"{ONE_RUN}; every guess right"),
         Figure(name="epsilon.claim_p", value=p, n=m, method=f"{ONE_RUN}; p-value of the claimed ε", conditions=valid),
         Figure(name="epsilon.correct_guesses", value=correct / k, n=k, method="share of right guesses", conditions=valid),
-    ]
+    ]  # fmt: skip
 
 
 def score_difference(tuned: Scores, base: Scores) -> np.ndarray:

@@ -16,15 +16,18 @@ Series = dict[str, list[float] | list[list[float]]]
 class Figure(Value):
     """One number of the evidence.
 
-    `low` and `high` are confidence bounds, None where there is none on that side. `n` counts what was measured (canaries,
-    records, probes). `method` is one line with its source. A figure whose `conditions` do not all hold, or that is not
-    `resolvable` at its n, shows nothing: no gate may pass on it.
+    `low` and `high` are confidence bounds, None where there is none on that side. `ceiling` is the largest value that this
+    measurement could have given however much had leaked, None where it has no such end: an upper limit at or above it can
+    never be broken, so that a gate with that limit shows nothing. `n` counts what was measured (canaries, records, probes).
+    `method` is one line with its source. A figure whose `conditions` do not all hold, or that is not `resolvable` at its n,
+    shows nothing: no gate may pass on it.
     """
 
     name: str
     value: float
     low: float | None = None
     high: float | None = None
+    ceiling: float | None = None
     n: int
     method: str
     conditions: dict[str, bool] = Field(default_factory=dict)
@@ -47,10 +50,10 @@ def finite(figure: Figure) -> Figure:
 
     JSON cannot carry NaN, and a model that diverged must fail its gates rather than stop the audit.
     """
-    numbers = (figure.value, figure.low, figure.high)
+    numbers = (figure.value, figure.low, figure.high, figure.ceiling)
     if all(number is None or math.isfinite(number) for number in numbers):
         return figure
-    changes = {"value": 0.0, "low": None, "high": None, "resolvable": False}
+    changes = {"value": 0.0, "low": None, "high": None, "ceiling": None, "resolvable": False}
     return figure.model_copy(update=changes | {"conditions": figure.conditions | {"finite": False}})
 
 

@@ -31,10 +31,11 @@ FEWEST = 50
 """Members, and non-members, below which an AUC is not resolvable."""
 
 _FEW_HITS = 10
-_METHODS = {
+METHODS = {
     "loss": "log-likelihood per token under the tuned model (Yeom et al. 2018)",
     "ratio": "log-likelihood per token, tuned minus base (Carlini et al. 2021; Mireshghallah et al. 2022)",
 }
+"""What each attack scores, with its source."""
 
 Floats = Sequence[float] | np.ndarray
 
@@ -115,7 +116,7 @@ def measure(
         return np.concatenate([area(w1, w2)[:, None], tpr(w1, w2)], axis=1)
 
     samples = bootstrap(both, [members.groups, non_members.groups], rng)
-    what = f"{method or _METHODS[attack]}; stratified bootstrap by unit"
+    what = f"{method or METHODS[attack]}; stratified bootstrap by unit"
     low, high = interval(samples[:, 0], alpha)
     enough = min(len(inside), len(outside)) >= FEWEST
     figures = [

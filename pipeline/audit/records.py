@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,15 +14,27 @@ from pipeline.corpus import Record, load_records
 
 @dataclass(frozen=True)
 class Drawn:
-    """Members to attack, held-out records in the order of the lot, and how the canaries stand in the training file."""
+    """Members to attack, held-out records in the order of the lot, and what the files hold.
+
+    `repeated` counts the records that no lot could fall on because of their text. `real_units` counts the privacy units of
+    the training records that are no canaries.
+    """
 
     members: list[Record]
     held_out: list[Record]
     planted_as_drawn: bool
+    repeated: int
+    real_units: int
 
 
-def draw(planted: Planted, manifest: Manifest, members: int, held_out: int, rng: np.random.Generator) -> Drawn:
+def draw(
+    planted: Planted, manifest: Manifest, members: int, held_out: int, rng: np.random.Generator, *, by_person: bool
+) -> Drawn:
     """Draw up to `members` trained records that are no canaries, and up to `held_out` held-out ones.
+
+    A text that several privacy units share is drawn on neither side, and one that a unit repeats is drawn once: a held-out
+    record whose text was trained on is no non-member. It is left out among members as well, since a text that many share
+    almost surely stands in training: keeping it on that side alone would tell members from others without any model.
 
     `planted_as_drawn` says whether every canary whose coin said in stands in the training file exactly once with its own
     text and unit, and no other canary does, there or among the held-out records.
@@ -38,7 +50,14 @@ def draw(planted: Planted, manifest: Manifest, members: int, held_out: int, rng:
             real.append(record)
     outside = list(load_records(planted.folder / "held_out.jsonl"))
     clean = not any(record.id in names and record.unit == record.id for record in outside)
-    return Drawn(_lot(real, members, rng), _lot(outside, held_out, rng), sorted(found) == expected and clean)
+    sides = _singular(real, outside, by_person)
+    return Drawn(
+        members=_lot(sides[0], members, rng),
+        held_out=_lot(sides[1], held_out, rng),
+        planted_as_drawn=sorted(found) == expected and clean,
+        repeated=len(real) + len(outside) - len(sides[0]) - len(sides[1]),
+        real_units=len({record.unit for record in real}) if by_person else len(real),
+    )
 
 
 def groups(records: Sequence[Record]) -> np.ndarray:
@@ -51,6 +70,23 @@ def blind(members: Sequence[Record], non_members: Sequence[Record], rng: np.rand
     every = [*members, *non_members]
     texts = [" ".join(part.text for part in record.parts) for record in every]
     return blind_scores(texts, np.arange(len(every)) < len(members), groups(every), rng)
+
+
+def _singular(real: list[Record], outside: list[Record], by_person: bool) -> tuple[list[Record], list[Record]]:
+    """The records of both sides whose text belongs to one privacy unit, each text once."""
+    owners: dict[tuple[str, ...], set[str]] = {}
+    for record in (*real, *outside):
+        owners.setdefault(_text(record), set()).add(record.unit if by_person else record.id)
+    return _once(real, owners), _once(outside, owners)
+
+
+def _once(records: Iterable[Record], owners: dict[tuple[str, ...], set[str]]) -> list[Record]:
+    kept = {_text(record): record for record in records if len(owners[_text(record)]) == 1}
+    return list(kept.values())
+
+
+def _text(record: Record) -> tuple[str, ...]:
+    return tuple(part.text for part in record.parts)
 
 
 def _lot(records: list[Record], count: int, rng: np.random.Generator) -> list[Record]:

@@ -66,10 +66,11 @@ def plan(arguments: argparse.Namespace) -> int:
 
 
 def forecast(policy: Policy, corpus: Corpus, base: Base, home: Path) -> Plan:
-    """What a run of `policy` on `corpus` would do, with as many canaries planted as the coins plant on average.
+    """What a run of `policy` on `corpus` would do, all canaries counted as units.
 
     Raises:
-        InputError: the corpus holds fewer units than the privacy parameters can bear.
+        InputError: the corpus holds fewer units than the privacy parameters can bear, or more than the lifetime δ can.
+        UsageError: the budget protects another unit.
     """
     from pipeline.audit.epsilon import one_run_epsilon
     from pipeline.composition import Spend, composed_epsilon
@@ -78,14 +79,16 @@ def forecast(policy: Policy, corpus: Corpus, base: Base, home: Path) -> Plan:
 
     units = corpus.units if policy.privacy.unit == "person" else corpus.records
     out = max(1, round(policy.data.held_out * units))
-    mechanism = calibrate(policy, max(1, units - out + policy.canaries.count // 2))
+    trained = max(1, units - out + policy.canaries.count)
+    policy.privacy.lifetime.check(trained)
+    mechanism = calibrate(policy, trained)
     spend = Spend(sampling_rate=mechanism.sampling_rate, noise_multiplier=mechanism.noise_multiplier, steps=mechanism.steps)
     lifetime = policy.privacy.lifetime
     if (home / "ledger.db").exists() or os.environ.get("HUSHTUNE_LEDGER_URL"):
         ledger = Ledger(home)
         now = ledger.standing(lifetime.budget, lifetime=lifetime)
         spent, cap = now.epsilon_spent, now.epsilon_cap
-        after = ledger.standing(lifetime.budget, lifetime=lifetime, planned=[spend]).epsilon_spent
+        after = ledger.standing(lifetime.budget, lifetime=lifetime, planned=[spend], unit=mechanism.unit).epsilon_spent
     else:
         spent, cap, after = 0.0, lifetime.epsilon, composed_epsilon([spend], lifetime.delta)
     canaries = policy.canaries

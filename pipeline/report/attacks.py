@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from pipeline.report.formats import number, percent, plain, plural, scientific, share
+from pipeline.report.formats import join, lower, number, percent, plain, plural, scientific, share, upper
 from pipeline.report.names import ATTACKS, METRICS, name, words
 
 Stages = dict[str, Any]
@@ -21,7 +21,7 @@ def figure(stages: Stages, dotted: str) -> dict[str, Any] | None:
     if content is None:
         return None
     known = name(dotted)
-    fields = {key: content.get(key) for key in ("value", "low", "high", "n", "method", "seconds")}
+    fields = {key: content.get(key) for key in ("value", "low", "high", "ceiling", "n", "method", "seconds")}
     conditions = [{"name": words(key), "holds": bool(holds)} for key, holds in (content.get("conditions") or {}).items()]
     return {
         "figure": dotted,
@@ -37,6 +37,14 @@ def figure(stages: Stages, dotted: str) -> dict[str, Any] | None:
 def usable(found: dict[str, Any] | None) -> bool:
     """Whether a figure is there, resolvable and valid in all its conditions."""
     return found is not None and found["resolvable"] and found["valid"]
+
+
+def _flaw(found: list[dict[str, Any]]) -> str:
+    """Why figures that are there are not usable: their broken conditions, or too few cases; empty if all are usable."""
+    broken = [condition["name"].lower() for row in found for condition in row["conditions"] if not condition["holds"]]
+    if broken:
+        return join([f"{name} does not hold" for name in dict.fromkeys(broken)])
+    return "" if all(usable(row) for row in found) else "too few cases to resolve it"
 
 
 def _value(stages: Stages, dotted: str) -> float | None:
@@ -58,13 +66,17 @@ def canaries(stages: Stages) -> dict[str, Any]:
     """The planted secrets: design, exposure of planted and never-planted ones, and what chance would give."""
     planted, policy = stages["planted"], stages["policy"]["canaries"]
     space = policy["alphabet"] ** policy["secret_tokens"]
-    inside, outside = _series(stages, "exposure.planted"), _series(stages, "exposure.control")
+    flaw = _exposure_flaw(stages)
+    # What is not valid is neither summed up nor drawn.
+    inside, outside = ([] if flaw else _series(stages, f"exposure.{key}") for key in ("planted", "control"))
     alpha = _limit(stages, "exposure.family_p", 0.01)
     cutoff = -math.log2(1 - (1 - alpha) ** (1 / len(inside))) if inside else None
     above = sum(bits >= cutoff for bits in inside) if cutoff is not None else None
     p, mean_p = _value(stages, "exposure.family_p"), _value(stages, "exposure.mean_p")
     return {
-        "finding": _exposure_finding(inside, outside, above, mean_p, alpha),
+        "finding": f"Exposure was measured and is not valid: {flaw}."
+        if flaw
+        else _exposure_finding(inside, outside, above, mean_p, alpha),
         "how": "Random secrets were made before training; for each, a fair coin decided whether it went in. A secret's "
         "exposure is how far up the model ranks it among all candidates of its kind: 0 bits is the last place, and each bit "
         "more halves the number of candidates ahead of it. A secret that was never seen has each rank with the same chance.",
@@ -89,6 +101,14 @@ def canaries(stages: Stages) -> dict[str, Any]:
             "cutoff": f"at {scientific(alpha) if alpha < 0.001 else percent(alpha)} by chance",
         },
     }
+
+
+def _exposure_flaw(stages: Stages) -> str:
+    names = [dotted for dotted in sorted(stages["evidence"]["figures"]) if dotted.startswith("exposure.")]
+    found = [row for row in (figure(stages, dotted) for dotted in names) if row is not None]
+    if _series(stages, "exposure.planted") and "exposure.family_p" not in names:
+        return "its test against chance is missing"
+    return _flaw(found)
 
 
 def _summary(bits: list[float]) -> dict[str, Any]:
@@ -133,10 +153,16 @@ def epsilon(stages: Stages) -> dict[str, Any]:
     """Claimed, spent, proven by attack, and the most that this attack could have proven."""
     allowed, spent = stages["policy"]["privacy"]["epsilon"], stages["trained"]["epsilon"]
     low, reachable = _value(stages, "epsilon.lower_bound"), _value(stages, "epsilon.reachable")
-    outcome = _outcome(spent, low, reachable)
+    found = figure(stages, "epsilon.lower_bound")
+    if found is not None and found["ceiling"] is not None:
+        reachable = found["ceiling"] if usable(found) else None
+    flaw = _flaw([found]) if found is not None and found["value"] is not None else ""
+    outcome = "invalid" if flaw else _outcome(spent, low, reachable)
     shown = [value for value in (allowed, spent, low, reachable) if value is not None]
     return {
-        "finding": _EPSILON[outcome].format(low=number(low or 0), spent=number(spent), reach=number(reachable or 0)),
+        "finding": _EPSILON[outcome].format(low=lower(low or 0), spent=upper(spent), reach=lower(reachable or 0), flaw=flaw)
+        if reachable is not None or outcome != "limited"
+        else _EPSILON["alone"].format(low=lower(low or 0), spent=upper(spent)),
         "how": "Guessing from the finished model which of the sealed secrets went in, better than a model with a given ε would "
         "allow, proves that ε is larger than that (Steinke, Nasr and Jagielski 2023). The number of guesses and the score were "
         f"fixed before training, and the bound holds with {share(1 - stages['policy']['audit']['alpha'])} confidence.",
@@ -145,13 +171,13 @@ def epsilon(stages: Stages) -> dict[str, Any]:
         "spent": spent,
         "lower_bound": low,
         "reachable": reachable,
-        "figure": figure(stages, "epsilon.lower_bound"),
+        "figure": found,
         "axis": [0.0, 1.12 * max(shown)],
         "picture": {
             "title": "Privacy loss: claimed, proven, provable",
-            "alt": f"One axis of ε. Allowed: {plain(allowed)}. Spent: {number(spent)}."
-            + (f" Proven by attack: {number(low)}." if low is not None else " No bound was measured.")
-            + (f" Most that this audit could have proven: {number(reachable)}." if reachable is not None else ""),
+            "alt": f"One axis of ε. Allowed: {plain(allowed)}. Spent: {upper(spent)}."
+            + (f" Proven by attack: {lower(low)}." if low is not None else " No valid bound was measured.")
+            + (f" Most that this audit could have proven: {lower(reachable)}." if reachable is not None else ""),
         },
     }
 
@@ -159,10 +185,13 @@ def epsilon(stages: Stages) -> dict[str, Any]:
 _EPSILON = {
     "violated": "An attack proves a privacy loss of at least {low}, more than the {spent} that was claimed: something is "
     "broken.",
-    "consistent": "The attack proves a privacy loss of at least {low} and could have proven up to {reach}: the claim of "
-    "{spent} stands.",
+    "consistent": "The attack proves a privacy loss of at least {low} and could have proven up to {reach}: it does not "
+    "contradict the claim of {spent}. An attack that finds little proves nothing.",
     "limited": "The attack proves a privacy loss of at least {low}. It could have proven at most {reach}, less than the "
     "{spent} claimed: it would show a broken mechanism, but cannot test the claim to its full height.",
+    "alone": "The attack proves a privacy loss of at least {low}, which does not contradict the claim of {spent}; how much it "
+    "could have proven is not known.",
+    "invalid": "A lower bound was measured and is not valid: {flaw}. The claim of {spent} rests on the proof alone.",
     "unmeasured": "No lower bound was measured; the claim of {spent} rests on the proof alone.",
 }
 
@@ -193,11 +222,15 @@ def membership(stages: Stages) -> dict[str, Any]:
     ]
     real = [row for row in rows if row["attack"] != _CONTROL and _auc(row) is not None]
     best = max(real, key=lambda row: _auc(row) or 0, default=None)
-    curves = {attack: _series(stages, f"{prefix}{attack}.roc") for attack in attacks}
+    flaw = _flaw([cell for row in rows for cell in row["metrics"] if cell and cell["figure"].endswith(".auc")])
+    drawn = {row["attack"] for row in rows if _auc(row) is not None}
+    curves = {attack: _series(stages, f"{prefix}{attack}.roc") if attack in drawn else [] for attack in attacks}
     return {
         "finding": f"The best attack tells members from others with an AUC of {number(_auc(best) or 0)}; a coin has 0.5, "
         "certainty 1."
         if best
+        else f"Membership was attacked and is not valid: {flaw}."
+        if flaw
         else "Membership was not attacked in this run.",
         "how": "Each attack scores records that were trained on and held-out records that were not, and guesses by the score. "
         "What matters is how many members it names while it hardly ever accuses a non-member: the left side of the "
@@ -233,6 +266,9 @@ def utility(stages: Stages) -> dict[str, Any]:
     found = {key: figure(stages, f"utility.{key}") for key in keys}
     before, after = (_value(stages, f"utility.{key}") for key in keys[:2])
     sentence, alt = "Utility was not measured in this run.", ""
+    flaw = _flaw([found[key] for key in keys[:2] if found[key]])
+    if flaw:
+        sentence = f"Utility was measured and is not valid: {flaw}."
     if before is not None and after is not None:
         sentence = f"On held-out records, perplexity fell from {number(before)} to {number(after)}."
         if after >= before:

@@ -13,6 +13,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
+from pipeline.report.attacks import usable
 from pipeline.report.formats import count, number, show
 from pipeline.report.svg import ACCENT, BAD, BAND, CONTROL, GOOD, INK, MUTED, RULE, at, canvas, inline, settings
 
@@ -187,7 +188,7 @@ def _epsilon(section: dict[str, Any]) -> Markup:
         value = section[key]
         _label(axis, label, index, 168)
         words = axis.annotate(
-            show(value, "plain" if key == "allowed" else "number"),
+            show(value, {"allowed": "plain", "spent": "upper"}.get(key, "lower")),
             (value or 0, index),
             (9, 0),
             textcoords="offset points",
@@ -247,7 +248,7 @@ def _roc(section: dict[str, Any]) -> Markup | None:
 def _perplexity(section: dict[str, Any]) -> Markup | None:
     """Two bars from zero, base and tuned, with their intervals."""
     rows = [("base model", "base_perplexity", CONTROL), ("tuned model", "perplexity", ACCENT)]
-    if any(section[key] is None or section[key]["value"] is None for _, key, _ in rows):
+    if not all(usable(section[key]) for _, key, _ in rows):
         return None
     figure, (axis,) = canvas(74, (84, 4, 270, 66))
     most = max(section[key]["high"] or section[key]["value"] for _, key, _ in rows)

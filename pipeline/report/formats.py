@@ -8,7 +8,9 @@ The page, the pictures, the sentences and the model card all use these, so that 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
 MISSING = "not measured"
@@ -32,6 +34,28 @@ def number(value: float) -> str:
     if "e" in digits:  # 999.6 would become 1.00e+03
         return count(value)
     return digits.rstrip(".").replace("-", "−")
+
+
+def upper(value: float) -> str:
+    """A number that is claimed as an upper bound: three significant digits, rounded up.
+
+    >>> upper(7.983), upper(1.001), upper(8.0)
+    ('7.99', '1.01', '8.00')
+    """
+    return _bound(value, ROUND_CEILING)
+
+
+def lower(value: float) -> str:
+    """A number that is claimed as a lower bound: three significant digits, rounded down."""
+    return _bound(value, ROUND_FLOOR)
+
+
+def _bound(value: float, rounding: str) -> str:
+    exact = Decimal(repr(float(value)))  # the shortest decimal that is this float: 2.35 stays 2.35
+    if exact == 0:
+        return "0"
+    digits = 1 if abs(exact) < Decimal("0.001") else 2  # as many as number() shows
+    return number(float(exact.quantize(Decimal(1).scaleb(exact.adjusted() - digits), rounding=rounding)))
 
 
 def plain(value: float) -> str:
@@ -62,6 +86,13 @@ def percent(value: float) -> str:
     return f"{text}\xa0%"
 
 
+def percent_upper(value: float) -> str:
+    """A share that is claimed as an upper bound, as a percentage rounded up."""
+    unit = 1_000 if value <= 0.999 else 10_000
+    raised = math.ceil(value * unit - 1e-9) / unit
+    return percent(raised if raised < 1 else value)
+
+
 def share(value: float) -> str:
     """A share that a person set, as a percentage without trailing zeros."""
     return f"{100 * value:.6g}\xa0%"
@@ -90,7 +121,21 @@ def text(value: Any) -> str:
 
 
 FORMATS: dict[str, Callable[[Any], str]] = {
-    function.__name__: function for function in (count, number, plain, scientific, percent, share, one_in, duration, text)
+    function.__name__: function
+    for function in (
+        count,
+        number,
+        upper,
+        lower,
+        plain,
+        scientific,
+        percent,
+        percent_upper,
+        share,
+        one_in,
+        duration,
+        text,
+    )
 }
 
 

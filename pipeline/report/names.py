@@ -24,21 +24,21 @@ _LEAK = (
 )
 
 NAMES: dict[str, Name] = {
-    "privacy.epsilon": Name("Privacy loss spent (ε)", "number", "Is the promise kept?", _RAISE),
+    "privacy.epsilon": Name("Privacy loss spent (ε)", "upper", "Is the privacy spent within its limit?", _RAISE),
     "epsilon.lower_bound": Name(
         "Privacy loss proven by attack (ε)",
-        "number",
+        "lower",
         "Does an attack contradict the promise?",
         "Do not release these weights and do not simply run again: an attack that proves more than the promise points to a "
         "defect in training or accounting. Keep the run folder and have it examined.",
     ),
-    "epsilon.reachable": Name("Largest ε this audit could have proven", "number", "", ""),
+    "epsilon.reachable": Name("Largest ε this audit could have proven", "lower", "", ""),
     "exposure.family_p": Name("Planted secrets against chance (p)", "number", "Was a planted secret memorised?", _LEAK),
     "exposure.mean_p": Name(
         "Planted secrets on average against chance (p)", "number", "Was a planted secret memorised?", _LEAK
     ),
     "epsilon.correct_guesses": Name("Right guesses about planted secrets", "percent", "", ""),
-    "privacy.delta": Name("Probability that the limit does not hold (δ)", "scientific", "Is the promise kept?", _RAISE),
+    "privacy.delta": Name("Slack of the limit (δ)", "scientific", "Is the privacy spent within its limit?", _RAISE),
     "scrub.recall": Name(
         "Personal values found by the scrubber",
         "percent",

@@ -1,7 +1,9 @@
 """What a run promises and what it does not, in words that a reader without mathematics can hold it to.
 
-The arithmetic is that of (ε, δ)-differential privacy: a factor e^ε on the odds, so that a belief of one half becomes at most
-e^ε / (1 + e^ε), and k·ε for a group of k (Dwork and Roth 2014, sections 2.3 and 3.5). The three strengths are those of
+The arithmetic is that of (ε, δ)-differential privacy: no outcome becomes more than e^ε times as likely, plus δ. Leaving δ
+aside, that is a factor e^ε on the odds, so that a belief of one half becomes at most e^ε / (1 + e^ε) (Dwork and Roth 2014,
+section 2.3). δ is no probability that this fails: that one can be larger. k·ε holds for a group of k only at a larger δ, so
+the ε of a group at the run's own δ is not computed here but taken from the accountant. The three strengths are those of
 Ponomareva et al. 2023, "How to DP-fy ML", section 5.2.
 """
 
@@ -10,13 +12,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from pipeline.report.formats import count, number, one_in, percent, plain, plural, share
+from pipeline.report.formats import count, percent, percent_upper, plural, scientific, share, upper
+
+_GROUPS = {"2": "two", "10": "ten"}
 
 
 def promise(policy: dict[str, Any], trained: dict[str, Any], data: dict[str, Any], scrubbing: dict[str, Any]) -> dict[str, Any]:
     """The promise section: unit, adjacency, ε and δ with their meaning, what is not promised, and what is public."""
     unit = trained["mechanism"]["unit"]
     epsilon, delta = trained["epsilon"], trained["delta"]
+    groups = {size: (trained.get("group_epsilon") or {}).get(size) for size in _GROUPS}
     certainty = 1 / (1 + math.exp(-epsilon))
     return {
         "finding": f"What an outsider can learn from this model about any one {unit} of the data is limited, by proof.",
@@ -25,16 +30,19 @@ def promise(policy: dict[str, Any], trained: dict[str, Any], data: dict[str, Any
         "epsilon": epsilon,
         "epsilon_limit": policy["privacy"]["epsilon"],
         "delta": delta,
+        "units": trained["mechanism"]["units"],
+        "units_times_delta": trained["mechanism"]["units"] * delta,
+        "group_epsilon": groups,
         "odds_factor": math.exp(min(epsilon, 700)),
         "certainty_from_half": certainty,
         "strength": _strength(epsilon),
         "terms": [
             {"term": f"Protected: one {unit}", "text": _unit(unit, policy, data)},
-            {"term": f"Compared: with and without that {unit}", "text": _adjacency(unit)},
-            {"term": f"ε = {number(epsilon)}: how much can leak at worst", "text": _epsilon(unit, epsilon, certainty)},
-            {"term": f"δ = {one_in(delta)}: how often the limit may not hold", "text": _delta(delta, trained, unit)},
+            {"term": f"Compared: with and without what that {unit} contributes", "text": _adjacency(unit)},
+            {"term": f"ε = {upper(epsilon)}: how much can leak at worst", "text": _epsilon(unit, epsilon, certainty)},
+            {"term": "Slack of the limit (δ)", "text": _delta(delta, trained["mechanism"]["units"], unit)},
         ],
-        "not_promised": _limits(unit, policy, data, scrubbing, epsilon),
+        "not_promised": _limits(unit, policy, data, scrubbing, groups),
         "public": [
             "this report, the policy and the model card",
             "the weights of the adapter, and the base model by name and digest",
@@ -57,18 +65,18 @@ def _unit(unit: str, policy: dict[str, Any], data: dict[str, Any]) -> str:
 
 def _adjacency(unit: str) -> str:
     return (
-        f"The limit holds between the model trained with a {unit} and the one trained without: adding or removing that {unit} "
-        "changes how likely any resulting model is only within it. It holds against an attacker with any computing power and "
-        "any other knowledge, and nothing done with the weights later can weaken it."
+        f"This run is compared with a run in which that {unit} had contributed nothing; the number of {unit}s is public. How "
+        "likely any resulting model is differs between the two only within the limit. It holds against an attacker with any "
+        "computing power and any other knowledge, and nothing done with the weights later can weaken it."
     )
 
 
 def _epsilon(unit: str, epsilon: float, certainty: float) -> str:
-    factor = number(math.exp(min(epsilon, 700)))
+    factor = upper(math.exp(min(epsilon, 700)))
     return (
-        f"The odds of any guess about a {unit} can change by a factor of at most {factor}. Someone who held a {unit}'s "
-        f"presence for an even chance can in the worst case become {percent(certainty)} sure. {_strength(epsilon)} "
-        "How far real attacks came is measured below."
+        f"Apart from δ, the odds of any guess about a {unit} can change by a factor of at most {factor}. Someone who held a "
+        f"{unit}'s presence for an even chance can in the worst case become {percent_upper(certainty)} sure. "
+        f"{_strength(epsilon)} How far real attacks came is measured below."
     )
 
 
@@ -82,30 +90,32 @@ def _strength(epsilon: float) -> str:
     return f"By the scale of Ponomareva et al. (2023), an ε of {kind}."
 
 
-def _delta(delta: float, trained: dict[str, Any], unit: str) -> str:
-    units = trained["mechanism"]["units"]
+def _delta(delta: float, units: int, unit: str) -> str:
     return (
-        f"With a probability of at most {one_in(delta)} the limit may fail. It is set below one in the number of {unit}s "
-        f"trained on ({count(units)}), so that a mechanism which simply publishes one {unit} at random would not pass."
+        f"No outcome becomes more than e^ε times as likely, plus δ, here {scientific(delta)}. With n the number of {unit}s "
+        f"({count(units)}), n·δ = {upper(units * delta)}: it must be below one, and smaller is safer."
     )
 
 
 def _limits(
-    unit: str, policy: dict[str, Any], data: dict[str, Any], scrubbing: dict[str, Any], epsilon: float
+    unit: str, policy: dict[str, Any], data: dict[str, Any], scrubbing: dict[str, Any], groups: dict[str, float | None]
 ) -> list[dict[str, str]]:
     return [
         {"title": "What the scrubber missed", "text": _missed(scrubbing)},
-        {"title": f"Groups of {unit}s", "text": _groups(unit, data, epsilon)},
+        {"title": f"Groups of {unit}s", "text": _groups(unit, data, groups)},
         {
             "title": "What is true of people in general",
             "text": "A model may learn from everyone that a habit and an illness go together. That can be told of a person who "
             "was never in the data, and differential privacy does not prevent it.",
         },
         {
-            "title": "Statistics outside the guarantee",
+            "title": "What stands outside the guarantee",
             "text": "The counts, lengths and duplicates of this report, the sampling rate q that follows from the number of "
             f"{unit}s n, recall, held-out perplexity and accuracy, and the results of the attacks are computed on the private "
-            "data without noise. They are aggregates, but ε does not cover them: share this report accordingly.",
+            "data without noise. So is the verdict itself: whether the model is released depends on the scores of held-out "
+            "records and of members. They are aggregates, but ε does not cover them: share this report accordingly. The counts "
+            "of lost gradients (lost_gradients) and of steps without anyone (empty_draws) tell who was drawn; they are not "
+            "published and stay in privacy.json of the run folder.",
         },
         {
             "title": "The held-out records and the base model",
@@ -137,13 +147,24 @@ def _missed(scrubbing: dict[str, Any]) -> str:
     return f"Scrubbing is a filter, not a proof. {measured} What it misses is trained on, under the same limit ε as the rest."
 
 
-def _groups(unit: str, data: dict[str, Any], epsilon: float) -> str:
-    twice, tenfold = plain(2), plain(10)
+def _groups(unit: str, data: dict[str, Any], groups: dict[str, float | None]) -> str:
     of = "of the same person" if unit == "record" else "who share a household or a secret"
     extra = ""
     if unit == "record" and data["has_units"] and data["largest_unit"] > 1:
         extra = f" The largest unit here holds {plural(data['largest_unit'], 'record')}."
     return (
-        f"The limit grows with the group: for {twice} {unit}s {of} it is twice ε ({number(2 * epsilon)}), for {tenfold} ten "
-        f"times. What many {unit}s have in common can be learned.{extra}"
+        f"The limit grows with the group, and faster than its size. {_group_limits(unit, of, groups)} What many {unit}s have "
+        f"in common can be learned.{extra}"
     )
+
+
+def _group_limits(unit: str, of: str, groups: dict[str, float | None]) -> str:
+    """ε of groups at the run's own δ, those that are known."""
+    known = {_GROUPS[size]: upper(limit) for size, limit in groups.items() if limit is not None}
+    if not known:
+        return f"How large it is at the same δ for several {unit}s {of} together was not computed, or is not finite."
+    first, *rest = known.items()
+    parts = [f"{first[0]} {unit}s {of} together: ε ≤ {first[1]}", *(f"{size}: ε ≤ {limit}" for size, limit in rest)]
+    missing = [word for word in _GROUPS.values() if word not in known]
+    parts += [f"{word}: no finite limit is known" for word in missing]
+    return f"At the same δ, {'; '.join(parts)}."

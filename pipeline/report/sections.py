@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline import __version__
-from pipeline.report.formats import count, duration, join, number, percent, plain, plural
+from pipeline.report.formats import count, duration, join, lower, percent, plain, plural, upper
 from pipeline.report.names import OPERATORS, words
 from pipeline.report.names import entity as kind_name
 
@@ -112,14 +112,17 @@ def _entity(kind: str, replaced: int, recall: dict[str, Any] | None) -> dict[str
 
 
 def training(stages: Stages) -> dict[str, Any]:
-    """The mechanism and its accounting, and what was trained."""
+    """The mechanism and its accounting, and what was trained.
+
+    The counts of empty draws and lost gradients depend on who was drawn; they stay in the run folder's privacy.json.
+    """
     trained, policy = stages["trained"], stages["policy"]
     mechanism = trained["mechanism"]
     rate = mechanism["expected_batch"] / mechanism["units"]
     gap = abs(trained["epsilon"] - trained["epsilon_prv"]) if trained["epsilon_prv"] is not None else None
-    second = f"; a second accountant finds {number(trained['epsilon_prv'])}" if gap is not None else ""
+    second = f"; a second accountant finds {upper(trained['epsilon_prv'])}" if gap is not None else ""
     return {
-        "finding": f"{plural(trained['steps'], 'noisy step')} spent ε = {number(trained['epsilon'])} of the "
+        "finding": f"{plural(trained['steps'], 'noisy step')} spent ε = {upper(trained['epsilon'])} of the "
         f"{plain(policy['privacy']['epsilon'])} that the policy allows{second}.",
         "mechanism": "DP-SGD: Poisson-subsampled Gaussian mechanism on LoRA weights",
         "how": f"In each step every {mechanism['unit']} is drawn with its own coin of probability q. Each one's gradient is "
@@ -134,8 +137,6 @@ def training(stages: Stages) -> dict[str, Any]:
         "noise_deviation": mechanism["noise_multiplier"] * mechanism["clipping_norm"],
         "steps": trained["steps"],
         "planned_steps": mechanism["steps"],
-        "empty_draws": trained["empty_draws"],
-        "lost_gradients": trained["lost_gradients"],
         "gradients": trained["gradients"],
         "delta": trained["delta"],
         "epsilon": trained["epsilon"],
@@ -157,10 +158,11 @@ def budget(stages: Stages) -> dict[str, Any]:
     cap, spent, runs = standing["epsilon_cap"], standing["epsilon_spent"], standing["runs"]
     left = standing["epsilon_left"]
     return {
-        "finding": f"After {plural(runs, 'run')}, {number(spent)} of the lifetime ε of {plain(cap)} is spent; "
-        f"{number(left)} is left.",
+        "finding": f"After {plural(runs, 'run')}, {upper(spent)} of the lifetime ε of {plain(cap)} is spent; "
+        f"{lower(left)} is left.",
         "note": "The budget belongs to the people in the data, not to a run. Runs are composed as mechanisms, which gives less "
-        "than the plain sum of their ε. Nothing is refunded: a rejected or crashed run has spent too.",
+        "than the plain sum of their ε; that holds for mechanisms whose parameters do not depend on earlier results. Nothing "
+        "is refunded: a rejected or crashed run has spent too.",
         "name": standing["budget"],
         "epsilon_cap": cap,
         "delta": standing["delta"],
@@ -172,7 +174,7 @@ def budget(stages: Stages) -> dict[str, Any]:
         "axis": [0.0, max(cap, spent) * 1.05],
         "picture": {
             "title": "Lifetime budget",
-            "alt": f"Bar from zero to the cap of ε {plain(cap)}, filled to {number(spent)}.",
+            "alt": f"Bar from zero to the cap of ε {plain(cap)}, filled to {upper(spent)}.",
         },
     }
 
@@ -195,8 +197,9 @@ def reproduce(stages: Stages, policy_digest: str) -> dict[str, Any]:
     took = f" The run took {duration(total)}." if seconds else ""
     return {
         "finding": f"Same policy, data and base model give the same mechanism and ε, never the same noise.{took}",
-        "note": "The seed sets the first LoRA weights only. Noise and sampling come from the operating system's entropy and "
-        "are never recorded: whoever knew them could undo the protection.",
+        "note": "The seed sets the first LoRA weights only. Noise and sampling come from an AES-256 counter-mode "
+        "keystream under a key from the operating system that no one sees and that is never recorded: whoever knew it could "
+        "undo the protection.",
         "command": facts.get("command", ""),
         "policy": stages["policy"]["name"],
         "seed": stages["policy"]["train"]["seed"],

@@ -43,6 +43,7 @@ def _gate(gate: dict[str, Any], stages: dict[str, Any]) -> dict[str, Any]:
         "value": value,
         "low": low,
         "high": high,
+        "ceiling": figure.get("ceiling"),
         "judge": rule.get("judge", "value"),
         "judged": _judged(rule.get("judge", "value")),
         "bound": gate["bound"],
@@ -54,8 +55,9 @@ def _gate(gate: dict[str, Any], stages: dict[str, Any]) -> dict[str, Any]:
         "owner": gate["owner"],
         "remedy": known.remedy if usable else _absent(gate["figure"]),
     }
+    nearest = {**content, "format": "number"} if known.format in ("upper", "lower") else content
     close = (
-        gate["bound"] is not None and not gate["passed"] and _finding(content) == _finding({**content, "bound": gate["limit"]})
+        gate["bound"] is not None and not gate["passed"] and _finding(nearest) == _finding({**nearest, "bound": gate["limit"]})
     )
     exact = close or not usable  # rounding would hide the difference, or there is nothing to round
     return {**content, "finding": gate["why"] if exact else _finding(content) + ".", "alt": _alt(content)}
@@ -64,7 +66,8 @@ def _gate(gate: dict[str, Any], stages: dict[str, Any]) -> dict[str, Any]:
 def _alt(gate: dict[str, Any]) -> str:
     ends = [show(gate[key], gate["format"]) for key in ("low", "high") if gate[key] is not None]
     interval = f" Interval: {' to '.join(ends)}." if len(ends) == 2 else ""
-    return f"{'Passed' if gate['passed'] else 'Failed'}. {_finding(gate)}.{interval}"
+    ceiling = f" Largest reachable: {show(gate['ceiling'], gate['format'])}." if gate["ceiling"] is not None else ""
+    return f"{'Passed' if gate['passed'] else 'Failed'}. {_finding(gate)}.{interval}{ceiling}"
 
 
 def _judged(judge: str) -> str:
@@ -88,7 +91,9 @@ def _sentence(status: str, gates: list[dict[str, Any]], failed: list[dict[str, A
     if status == "awaiting_approval":
         return f"All {total} passed. The policy asks for a person's approval before the model is released."
     if status == "released":
-        return f"All {total} passed: the promise was kept, and no attack came past the limits that the policy sets."
+        attacked = any(gate["figure"] == "epsilon.lower_bound" for gate in gates)
+        found = "no attack tried here contradicts the promise, and " if attacked else ""
+        return f"All {total} passed: {found}every figure that was judged keeps the limit that the policy sets."
     return f"Of {total}, {len(gates) - len(failed)} passed."
 
 

@@ -210,7 +210,8 @@ def _entry_states(model: PeftModel, examples: list[Example], policy: Policy, fol
     if not cap or not first_adapted(model):
         return None
     longest = max(len(example.input_ids) for example in examples)
-    return EntryStates(model, folder / _STATES, longest, cap, len(examples))
+    states = EntryStates(model, folder / _STATES, longest, cap, len(examples))
+    return states if states.faithful(model.get_base_model().config.vocab_size) else None
 
 
 class _EpsilonSoFar:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline import canaries, models, policy
 from pipeline.audit import Evidence, Figure, audit, epsilon, exposure
+from pipeline.audit import stage as stages
 from pipeline.canaries import Planted, load_manifest, plant
 from pipeline.corpus import Part, Record, load_records, save_records
 from pipeline.errors import IntegrityError
@@ -49,7 +50,8 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     model.lm_head.weight = torch.nn.Parameter(0.3 * wide)
     base = models.resolve(str(tiny.save(folder / "base", model)), folder)
     chosen = policy.load("default").override(
-        data__held_out=0.4, canaries__count=64, canaries__prefix_tokens=4, canaries__guesses=32,
+        data__held_out=0.4, canaries__count=128, canaries__prefix_tokens=4, canaries__guesses=64,
+        gates__epsilon_bound__at_most=2.5,  # below the ceiling of 64 guesses
         audit__membership_records=120, audit__utility_records=50, audit__exposure_canaries=32,
     )  # fmt: skip
     texts = [f"{SENTINEL} {tiny.sentence(i, 5)}" for i in range(300)]
@@ -90,11 +92,13 @@ def trained(line: Line, folder: Path, steps: int) -> Trained:
         unit="record", units=line.planted.train_units, expected_batch=32, steps=40, noise_multiplier=1.0, clipping_norm=1.0,
         delta=1e-4,
     )  # fmt: skip
-    return Trained(
+    # Built by hand and unchecked, so that a field which the audit does not read can be added to Trained.
+    return Trained.model_construct(
         folder=folder, adapter=folder / "adapter", adapter_digest=digest_folder(folder / "adapter"), base=line.base,
         mechanism=mechanism, steps=40, epsilon=mechanism.epsilon(), epsilon_prv=mechanism.epsilon_prv(), delta=1e-4,
         records=line.planted.train_records, records_cut=0, tokens_per_second=1.0, seconds=1.0, empty_draws=0,
         lost_gradients=0, manifest_digest=line.planted.manifest_digest, gradients="direct",
+        group_epsilon={},
     )  # fmt: skip
 
 
@@ -114,7 +118,7 @@ def leaky(line: Line, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained
 
 
 NAMES = {
-    "privacy.epsilon", "privacy.delta", "scrub.recall", "scrub.recall.PERSON",
+    "privacy.epsilon", "privacy.delta", "scrub.recall", "scrub.recall.PERSON", "scrub.recall_worst",
     "epsilon.lower_bound", "epsilon.reachable", "epsilon.claim_p", "epsilon.correct_guesses",
     "exposure.family_p", "exposure.mean_p", "exposure.mean_bits", "exposure.max_bits", "exposure.control_mean_bits",
     "exposure.control_p", "membership.splitter.auc",
@@ -165,7 +169,45 @@ def test_the_gates_reject_the_model_that_memorised(line: Line, leaky: tuple[Trai
     verdict = judge(line.rules, leaky[1])
     failed = {gate.name for gate in verdict.gates if not gate.passed}
     assert verdict.status == "rejected"
-    assert {"exposure", "membership"} <= failed
+    assert {"epsilon_bound", "exposure", "membership"} <= failed
+    bound, limit = leaky[1].figures["epsilon.lower_bound"], line.rules.gates["epsilon_bound"].at_most
+    assert limit < bound.value <= bound.ceiling  # the audit had the power to show it
+
+
+def test_the_bounds_that_gates_judge_are_there(quiet: tuple[Trained, Evidence], leaky: tuple[Trained, Evidence]) -> None:
+    for _, evidence in (quiet, leaky):
+        for name in ("membership.loss.auc", "membership.ratio.auc", "membership.splitter.auc", "utility.perplexity_ratio"):
+            assert evidence.figures[name].low <= evidence.figures[name].value <= evidence.figures[name].high
+        figure = evidence.figures["epsilon.lower_bound"]
+        assert figure.ceiling == evidence.figures["epsilon.reachable"].value == epsilon.one_run_epsilon(128, 64, 64, 1e-4)
+        assert all(other.ceiling is None for name, other in evidence.figures.items() if name != figure.name)
+
+
+def test_the_entity_with_the_lowest_recall_is_named(line: Line, quiet: tuple[Trained, Evidence]) -> None:
+    figure = quiet[1].figures["scrub.recall_worst"]
+    assert (figure.value, figure.low, figure.n) == (0.9, 0.8, 50)
+    assert figure.method.startswith("PERSON,")
+    some = (
+        Recall(entity="ALL", planted=9, found=3, low=0.1),
+        Recall(entity="LOCATION", planted=4, found=4, low=0.47),  # found in full, and yet the least is known of it
+        Recall(entity="PERSON", planted=50, found=45, low=0.8),
+        Recall(entity="URL", planted=0, found=0, low=0.0),  # not probed
+    )
+    found = {one.name: one for one in stages._recall(line.scrubbed.model_copy(update={"recall": some}))}
+    assert found["scrub.recall_worst"].method.startswith("LOCATION,")
+    assert (found["scrub.recall_worst"].value, found["scrub.recall_worst"].low) == (1.0, 0.47)
+    assert "scrub.recall_worst" not in {one.name for one in stages._recall(line.scrubbed.model_copy(update={"recall": ()}))}
+
+
+def test_units_that_depend_on_the_coins_void_the_figures(line: Line, quiet: tuple[Trained, Evidence], tmp_path: Path) -> None:
+    """The negative control of `canaries_counted_as_units`: only the planted canaries are counted, so n tells how many."""
+    fewer = line.planted.train_units - line.planted.canaries + line.planted.included
+    made = quiet[0].model_copy(update={"mechanism": quiet[0].mechanism.model_copy(update={"units": fewer})})
+    planted = line.planted.model_copy(update={"train_units": fewer})
+    made = made.model_copy(update={"epsilon": made.mechanism.epsilon(), "epsilon_prv": made.mechanism.epsilon_prv()})
+    evidence = audit(planted, made, line.scrubbed, line.rules, tmp_path / "evidence")
+    assert not evidence.figures["epsilon.lower_bound"].conditions["canaries_counted_as_units"]
+    assert quiet[1].figures["epsilon.lower_bound"].conditions["canaries_counted_as_units"]
 
 
 def test_figures_are_those_of_the_files(line: Line, leaky: tuple[Trained, Evidence]) -> None:
@@ -184,10 +226,10 @@ def test_figures_are_those_of_the_files(line: Line, leaky: tuple[Trained, Eviden
     scores = np.array([total(tuned, ids) - total(base, ids) for ids in sequences])
     coins = np.array([canary.included for canary in manifest.canaries])
     order = np.argsort(-scores)
-    right = int(coins[order[:16]].sum() + (~coins[order[-16:]]).sum())
-    bound = epsilon.one_run_epsilon(64, 32, right, 1e-4, manifest.alpha)
+    right = int(coins[order[:32]].sum() + (~coins[order[-32:]]).sum())
+    bound = epsilon.one_run_epsilon(128, 64, right, 1e-4, manifest.alpha)
     assert evidence.figures["epsilon.lower_bound"].value == pytest.approx(bound, abs=1e-9)
-    assert evidence.figures["epsilon.correct_guesses"].value == right / 32
+    assert evidence.figures["epsilon.correct_guesses"].value == right / 64
     assert sorted(evidence.series["epsilon.scores.planted"]) == pytest.approx(sorted(scores[coins]), abs=1e-2)
     bits = evidence.series["exposure.planted"]
     assert len(bits) == evidence.figures["exposure.mean_bits"].n == 16

@@ -69,6 +69,7 @@ def test_finite_keeps_what_is_finite() -> None:
     changed = finite(figure.model_copy(update={"high": math.inf, "conditions": {"x": True}}))
     assert (changed.value, changed.low, changed.resolvable) == (0.0, None, False)
     assert changed.conditions == {"x": True, "finite": False}
+    assert not finite(figure.model_copy(update={"ceiling": math.nan})).resolvable
 
 
 def test_the_digest_covers_figures_and_pictures_and_not_seconds() -> None:

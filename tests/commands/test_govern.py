@@ -23,6 +23,7 @@ def home(tmp_path):
             epsilon=1.0,
             delta=1e-5,
             policy_digest="0" * 64,
+            unit="record",
         )
         if run == "mail-1":
             ledger.spend(claim, 1)

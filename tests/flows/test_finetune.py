@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[2]
 
 # `hushtune`, with `run` where the entry point would find it: the tests must not depend on how the package was installed.
 COMMAND = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as at a terminal, wherever the tests run
 from pipeline import cli
 def plugin(name):
     from flows import commands
@@ -137,7 +138,7 @@ class TestReleased:
     def test_the_budget_shows_what_was_spent(self, released, place, capsys):
         content = json.loads(released.stdout.splitlines()[-1])
         home = ["--home", str(place / "home"), "--json"]
-        assert cli.main(["budget", *home, "--budget", "default"]) == 0
+        assert cli.main(["budget", *home, "--budget", "records"]) == 0
         (standing,) = json.loads(capsys.readouterr().out)
         assert standing["epsilon_spent"] >= content["lifetime_spent"] - 1e-9
         assert cli.main(["budget", "history", *home]) == 0
@@ -267,6 +268,29 @@ def test_ctrl_c_is_130_one_sentence_and_nothing_half_written(place, tmp_path):
     assert rest[-1] == "hushtune: Stopped by you before any privacy was spent; nothing of the run is left."
     assert not any("Traceback" in line for line in rest)
     assert list((home / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize("answer", ["nothing", "an error of its own"])
+def test_ctrl_c_that_a_library_swallows_still_stops_the_run(answer, hushtune, place, tmp_path, capsys, monkeypatch):
+    from flows import tasks
+
+    probes = tasks.write_probes
+
+    def swallow(*args, **kwargs):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except BaseException as error:
+            if answer != "nothing":
+                raise AttributeError("no such name") from error
+        return probes(*args, **kwargs)
+
+    monkeypatch.setattr(tasks, "write_probes", swallow)
+    home = tmp_path / "home"
+    call = ["run", str(place / "data.jsonl"), "--policy", str(place / "open.yaml"), "--home", str(home)]
+    assert hushtune(call) == 130
+    assert "Stopped by you" in capsys.readouterr().err.splitlines()[-1]
+    assert list((home / "runs").iterdir()) == []
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_stage_error_is_the_flow_result(hushtune, place, tmp_path, monkeypatch):

@@ -6,7 +6,8 @@ import traceback
 
 import pytest
 
-from flows import stages
+from flows import stages, tasks
+from pipeline import policy
 from pipeline.errors import BudgetExhausted, HushtuneError, InputError, StageError
 
 SENTINEL = "zq-private-sentinel-7731"
@@ -90,3 +91,18 @@ def test_parameters_are_paths_and_names_only():
     kinds = {json.get("format") or json.get("type") or "optional" for json in finetune.parameters.properties.values()}
     assert kinds <= {"path", "string", "optional"}
     assert set(finetune.parameters.properties) == {"data", "policy", "home", "name", "run", "base_model"}
+
+
+def test_every_run_has_probes_of_its_own_and_keeps_them(tmp_path):
+    rules = policy.load("default")
+    one, other = tmp_path / "one.jsonl", tmp_path / "other.jsonl"
+    assert tasks._probes(one, rules) == tasks._probes(other, rules) == rules.scrub.probes
+    before = one.read_bytes()
+    assert other.read_bytes() != before
+    assert tasks._probes(one, rules) == rules.scrub.probes  # taken up again
+    assert one.read_bytes() == before
+
+
+def test_a_policy_without_probes_writes_none_and_stays_without(tmp_path):
+    rules = policy.load("default").override(scrub__probes=0)
+    assert [tasks._probes(tmp_path / "probes.jsonl", rules) for _ in range(2)] == [0, 0]

@@ -88,8 +88,8 @@ def rejected() -> dict[str, Any]:
             gate |= {"passed": False, "value": 0.871, "bound": 0.829}
             gate["why"] = "scrub.recall is 0.871; its lower bound 0.829 is below the limit 0.9."
         if gate["name"] == "membership":
-            gate |= {"passed": False, "value": 0.663, "bound": 0.629}
-            gate["why"] = "membership.ratio.auc is 0.663; its lower bound 0.629 is above the limit 0.6."
+            gate |= {"passed": False, "value": 0.663, "bound": 0.697}
+            gate["why"] = "membership.ratio.auc is 0.663; its upper bound 0.697 is above the limit 0.6."
     values["verdict"] |= {"status": "rejected", "reasons": [gate["why"] for gate in gates if not gate["passed"]]}
     return build(load("default"), **values)
 
@@ -220,6 +220,7 @@ def _trained() -> dict[str, Any]:
         "epsilon": 7.983,
         "delta": mechanism["delta"],
         "epsilon_prv": 7.991,
+        "group_epsilon": {"2": 17.42, "10": 128.61},
         "records": 4811,
         "records_cut": 37,
         "tokens_per_second": 2140.0,
@@ -299,11 +300,11 @@ def _series() -> dict[str, Any]:
 def _verdict() -> dict[str, Any]:
     rows = [
         ("epsilon_spent", "privacy.epsilon", 7.983, 7.983, 8, "data protection officer"),
-        ("epsilon_bound", "epsilon.lower_bound", 0.213, 0.213, 8, "data protection officer"),
+        ("epsilon_bound", "epsilon.lower_bound", 0.213, 0.213, 2.5, "data protection officer"),
         ("exposure", "exposure.family_p", 0.412, 0.412, 0.01, "data protection officer"),
-        ("membership", "membership.ratio.auc", 0.521, 0.485, 0.6, "data protection officer"),
+        ("membership", "membership.ratio.auc", 0.521, 0.557, 0.6, "data protection officer"),
         ("scrub_recall", "scrub.recall", 0.9333, 0.9013, 0.9, "data protection officer"),
-        ("utility", "utility.perplexity_ratio", 0.3037, 0.3037, 1.0, "model owner"),
+        ("utility", "utility.perplexity_ratio", 0.3037, 0.3198, 1.0, "model owner"),
     ]
     gates = [
         {

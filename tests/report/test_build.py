@@ -84,7 +84,7 @@ def test_numbers_that_are_not_finite_become_missing():
 class TestVerdict:
     def test_gates_carry_what_the_policy_and_the_evidence_say(self):
         gate = {gate["name"]: gate for gate in sample.released()["verdict"]["gates"]}["membership"]
-        assert (gate["rule"], gate["judge"], gate["limit"], gate["bound"]) == ("at_most", "low", 0.6, 0.485)
+        assert (gate["rule"], gate["judge"], gate["limit"], gate["bound"]) == ("at_most", "high", 0.6, 0.557)
         assert (gate["low"], gate["high"]) == (0.485, 0.557)
         assert gate["axis"][0] <= gate["low"]
         assert gate["axis"][1] >= gate["limit"]
@@ -140,12 +140,132 @@ class TestPromise:
         assert "16 of their records" in person["terms"][0]["text"]
 
     def test_what_is_not_promised_is_said(self):
+        outside = ("the verdict itself", "lost_gradients", "empty_draws")
         text = " ".join(f"{limit['title']} {limit['text']}" for limit in sample.released()["promise"]["not_promised"])
-        for piece in ("scrubber", "Groups of records", "sampling rate q", "number of records n", "held-out perplexity"):
+        for piece in (
+            "scrubber",
+            "Groups of records",
+            "sampling rate q",
+            "number of records n",
+            "held-out perplexity",
+            *outside,
+        ):
             assert piece in text
+
+    def test_groups_are_the_accountants_and_never_a_multiple(self):
+        promise = sample.released()["promise"]
+        assert promise["group_epsilon"] == {"2": 17.42, "10": 128.61}
+        text = promise["not_promised"][1]["text"]
+        assert "At the same δ, two records of the same person together: ε ≤ 17.5; ten: ε ≤ 129." in text
+        assert "twice" not in text
+
+    @pytest.mark.parametrize("groups", [None, {}, {"2": math.inf}])
+    def test_groups_that_are_absent_are_said_to_be(self, groups):
+        values = sample.stages()
+        values["trained"]["group_epsilon"] = groups
+        content = sample.released(**values)
+        assert content["promise"]["group_epsilon"] == {"2": None, "10": None}
+        assert "was not computed, or is not finite" in content["promise"]["not_promised"][1]["text"]
+        render(content)
+        del values["trained"]["group_epsilon"]
+        assert sample.released(**values)["promise"] == content["promise"]
+
+    def test_one_group_without_a_finite_limit(self):
+        values = sample.stages()
+        values["trained"]["group_epsilon"] = {"2": 17.42}
+        text = sample.released(**values)["promise"]["not_promised"][1]["text"]
+        assert "ε ≤ 17.5; ten: no finite limit is known." in text
+
+    def test_delta_is_slack_and_no_probability_of_failure(self):
+        content = sample.released()
+        term = content["promise"]["terms"][3]
+        assert term["term"] == "Slack of the limit (δ)"
+        assert "n·δ = 0.429" in term["text"]
+        assert content["promise"]["units_times_delta"] == pytest.approx(4811**-0.1)
+        assert "may fail" not in json.dumps(content)
+        assert "not hold, δ" not in render(content)
+
+    def test_the_number_of_units_is_public(self):
+        promise = sample.released()["promise"]
+        assert promise["adjacency"] == "add_or_remove_one"
+        assert "had contributed nothing; the number of records is public" in promise["terms"][1]["text"]
+
+    def test_epsilon_is_never_rounded_down(self):
+        values = sample.stages()
+        values["trained"]["epsilon"] = 1.001
+        content = sample.released(**values)
+        assert content["promise"]["terms"][2]["term"].startswith("ε = 1.01")
+        assert "2.73" in content["promise"]["terms"][2]["text"]  # e^1.001 = 2.7210…
+        assert "73.2\xa0%" in content["promise"]["terms"][2]["text"]  # 0.73125…
+        assert content["promise"]["epsilon"] == 1.001
+
+    def test_counts_that_tell_who_was_drawn_are_not_published(self):
+        content = sample.released()
+        assert {"empty_draws", "lost_gradients"} & set(content["training"]) == set()
+        values = sample.stages()
+        values["trained"] |= {"empty_draws": 31, "lost_gradients": 17}
+        assert sample.released(**values) == content
 
 
 class TestAttacks:
+    def test_exposure_that_is_not_valid_finds_nothing(self):
+        values = sample.stages()
+        for dotted, figure in values["evidence"]["figures"].items():
+            if dotted.startswith("exposure."):
+                figure["conditions"] = {"coins_fair": True, "alphabet_round_trips": False}
+        content = sample.released(**values)
+        canaries = content["canaries"]
+        assert canaries["finding"] == "Exposure was measured and is not valid: alphabet round trips does not hold."
+        assert (canaries["p"], canaries["above_cutoff"], canaries["planted"]["mean"]) == (None, None, None)
+        assert "No planted secret stands out" not in render(content)
+
+    @pytest.mark.parametrize("change", [{"resolvable": False}, {"value": math.nan}])
+    def test_exposure_that_cannot_be_resolved_finds_nothing(self, change):
+        values = sample.stages()
+        values["evidence"]["figures"]["exposure.family_p"] |= change
+        assert "is not valid: too few cases" in sample.released(**values)["canaries"]["finding"]
+
+    def test_exposure_without_its_test_finds_nothing(self):
+        values = sample.stages()
+        del values["evidence"]["figures"]["exposure.family_p"]
+        assert "test against chance is missing" in sample.released(**values)["canaries"]["finding"]
+
+    def test_membership_that_is_not_valid_finds_and_draws_nothing(self):
+        values = sample.stages()
+        for dotted, figure in values["evidence"]["figures"].items():
+            if dotted.startswith("membership."):
+                figure["conditions"] = {"split_by_chance": False}
+        membership = sample.released(**values)["membership"]
+        assert membership["finding"] == "Membership was attacked and is not valid: split by chance does not hold."
+        assert membership["roc"] == []
+
+    def test_bound_that_is_not_valid_finds_nothing(self):
+        values = sample.stages()
+        values["evidence"]["figures"]["epsilon.lower_bound"]["conditions"] = {"coins_fair": False}
+        epsilon = sample.released(**values)["epsilon"]
+        assert (epsilon["outcome"], epsilon["lower_bound"]) == ("invalid", None)
+        assert "not valid: coins fair does not hold" in epsilon["finding"]
+
+    def test_ceiling_is_shown_as_the_largest_reachable(self):
+        values = sample.stages()
+        values["evidence"]["figures"]["epsilon.lower_bound"]["ceiling"] = 3.219
+        content = sample.released(**values)
+        assert content["epsilon"]["reachable"] == content["verdict"]["gates"][1]["ceiling"] == 3.219
+        page = render(content)
+        assert 'largest reachable <data value="3.219" data-at="/verdict/gates/1/ceiling" data-format="lower">3.21<' in page
+
+    def test_passing_is_never_called_a_proof(self):
+        content = sample.released()
+        assert "no attack tried here contradicts the promise" in content["verdict"]["sentence"]
+        assert "promise was kept" not in render(content)
+
+    def test_utility_that_is_not_valid_is_neither_told_nor_drawn(self):
+        values = sample.stages()
+        values["evidence"]["figures"]["utility.perplexity"]["conditions"] = {"scores_finite": False}
+        content = sample.released(**values)
+        assert content["utility"]["finding"] == "Utility was measured and is not valid: scores finite does not hold."
+        assert 'data-at="/utility/perplexity/value"' not in render(content)
+
     def test_cutoff_is_the_family_one(self):
         content = sample.released()["canaries"]
         # The largest of m independent Exp(1) variables exceeds ln2 · cutoff with probability α.

@@ -9,7 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.report.formats import FORMATS, MISSING, count, duration, join, number, one_in, percent, plain, plural, show
+from pipeline.report.formats import (
+    FORMATS,
+    MISSING,
+    count,
+    duration,
+    join,
+    lower,
+    number,
+    one_in,
+    percent,
+    percent_upper,
+    plain,
+    plural,
+    show,
+    upper,
+)
 
 SUPER = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 
@@ -27,6 +42,19 @@ def test_number_keeps_three_digits(value):
     spelled = read(number(value))
     tolerance = 0.06 if 0 < abs(value) < 0.001 else 0.0051
     assert math.isclose(spelled, value, rel_tol=tolerance, abs_tol=1e-300)
+
+
+@given(st.floats(1e-9, 1e12))
+def test_bounds_are_never_rounded_to_the_wrong_side(value):
+    assert read(lower(value)) <= value <= read(upper(value))
+    tolerance = 0.11 if value < 0.001 else 0.011
+    assert read(upper(value)) <= value * (1 + tolerance)
+    assert read(lower(value)) >= value * (1 - tolerance)
+
+
+@given(st.floats(0.5, 0.9998))
+def test_a_certainty_is_never_rounded_down(value):
+    assert float(percent_upper(value).removesuffix("\xa0%")) >= 100 * value - 1e-6
 
 
 @given(st.floats(0, 1))
@@ -49,6 +77,13 @@ def test_one_in_never_makes_a_risk_smaller(delta):
         (number, 999.6, "1,000"),
         (number, 100.0, "100"),
         (number, 0.5, "0.500"),
+        (upper, 1.001, "1.01"),
+        (upper, 1.005, "1.01"),
+        (upper, 8.0, "8.00"),
+        (upper, 2.35, "2.35"),
+        (upper, 999.6, "1,000"),
+        (lower, 0.2139, "0.213"),
+        (lower, 0, "0"),
         (number, 0, "0"),
         (number, -1.5, "−1.50"),
         (plain, 8.0, "8"),

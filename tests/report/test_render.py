@@ -58,7 +58,7 @@ class TestFigures:
     def test_words_in_pictures_state_the_jsons_figures(self, name, contents, pages):
         for drawn in Page(pages[name]).drawn:
             value = resolve(contents[name], drawn.attributes["data-at"])
-            spellings = {show(value, format) for format in ("number", "plain", "count")}
+            spellings = {show(value, format) for format in ("number", "plain", "count", "upper", "lower")}
             assert any(spelling in drawn.text for spelling in spellings), drawn
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from transformers import GraniteConfig, GraniteForCausalLM
 
 from pipeline import models
 from pipeline.policy import Lora
@@ -77,3 +78,19 @@ def test_states_of_changed_weights_would_be_seen(tmp_path: Path) -> None:
     reused(model, states, units, 2)
     model.get_base_model().model.layers[0].mlp.down_proj.weight.data += 0.5
     assert relative(reused(model, states, units, 2), fast_sum(model, units, 0.5)) > 1e-3
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_faithful_families_are_known_as_such(family: str, tmp_path: Path) -> None:
+    assert EntryStates(top_half(family), tmp_path / "states", 30, 10**6, 7).faithful(len(tiny.tokenizer()))
+
+
+def test_a_family_that_scales_its_embeddings_is_not_reused(tmp_path: Path) -> None:
+    """Granite multiplies whatever embeddings it is given, so that entry states would be scaled once more."""
+    torch.manual_seed(0)
+    config = GraniteConfig(
+        vocab_size=len(tiny.tokenizer()), hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=4, embedding_multiplier=12.0, pad_token_id=1, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    model = models.adapt(GraniteForCausalLM(config).eval().requires_grad_(False), Lora(rank=4, layers="top_half"), 0)
+    assert not EntryStates(model, tmp_path / "states", 30, 10**6, 7).faithful(len(tiny.tokenizer()))
