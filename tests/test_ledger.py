@@ -26,6 +26,8 @@ from tests.test_composition import QUICK, independent
 # 40 steps of QUICK are worth ε 0.80 at δ 1e-5, 80 are worth 1.16, 120 are 1.45.
 LIFETIME = Lifetime(budget="people", epsilon=1.3, delta=1e-5)
 FORK = multiprocessing.get_context("fork")
+CLEAN = multiprocessing.get_context("forkserver")  # forks a fresh process: this one's threads may hold locks
+CLEAN.set_forkserver_preload(["pipeline.ledger"])
 
 
 def plan(run: str, **changes) -> dict:
@@ -383,8 +385,8 @@ def _reserve_all(home: Path, barrier, results, name: int) -> None:
 
 def test_eight_processes_that_reserve_at_once_never_overspend(tmp_path):
     independent([QUICK.of(10)], 1e-5)  # imports the accountant before the fork
-    barrier, results = FORK.Barrier(8), FORK.Queue()
-    workers = [FORK.Process(target=_reserve_all, args=(tmp_path, barrier, results, name)) for name in range(8)]
+    barrier, results = CLEAN.Barrier(8), CLEAN.Queue()
+    workers = [CLEAN.Process(target=_reserve_all, args=(tmp_path, barrier, results, name)) for name in range(8)]
     for worker in workers:
         worker.start()
     held = sum(results.get(timeout=120) for _ in workers)

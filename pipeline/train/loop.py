@@ -120,7 +120,7 @@ def _train(
     progress: Progress,
 ) -> Trained:
     model, tokenizer = models.load(base)
-    examples = _examples(planted, tokenizer, policy, base)
+    examples = training_examples(planted, tokenizer, policy, base)
     adapted = models.adapt(model, policy.train.lora, policy.train.seed)
     trainable = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     optimizer = UnitOptimizer(torch.optim.Adam(trainable, lr=policy.train.learning_rate, fused=False), mechanism)
@@ -191,7 +191,12 @@ def _train(
     return trained
 
 
-def _examples(planted: Planted, tokenizer: Any, policy: Policy, base: models.Base) -> list[Example]:
+def training_examples(planted: Planted, tokenizer: Any, policy: Policy, base: models.Base) -> list[Example]:
+    """The planted records as tokens.
+
+    Raises:
+        InputError: records are longer than the model's context or than the policy lets be cut.
+    """
     most = policy.data.max_tokens
     if most > base.context:
         raise InputError(f"data.max_tokens is {most} and the context of {base.name} is {base.context}: lower data.max_tokens.")

@@ -14,6 +14,7 @@ import math
 from typing import Literal
 
 import dp_accounting
+from dp_accounting.mechanism_calibration import NoBracketIntervalFoundError
 from dp_accounting.pld import PLDAccountant, privacy_loss_distribution
 from opacus.accountants import PRVAccountant
 from pydantic import Field
@@ -74,7 +75,7 @@ class Mechanism(Value):
         sensitivities = [float(count) for count in range(size + 1)]
         weights = [float(stats.binom.pmf(count, size, self.sampling_rate)) for count in range(size + 1)]
         one = privacy_loss_distribution.from_mixture_gaussian_mechanism(
-            self.noise_multiplier, sensitivities, weights, value_discretization_interval=5e-3
+            self.noise_multiplier, sensitivities, weights, value_discretization_interval=2e-2
         )
         return float(one.self_compose(self.steps).get_epsilon_for_delta(self.delta))
 
@@ -129,7 +130,7 @@ def calibrate(policy: Policy, units: int) -> Mechanism:
             bracket_interval=dp_accounting.LowerEndpointAndGuess(0.2, 1.0),
             tol=_RESOLUTION,
         )
-    except (dp_accounting.NoBracketIntervalFoundError, ValueError) as error:
+    except (NoBracketIntervalFoundError, ValueError) as error:
         raise InputError(
             f"No noise keeps privacy.epsilon = {target:g} for {units} units, a batch of {batch} and {policy.train.steps} "
             "steps: raise epsilon, lower train.steps or add data."
