@@ -88,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     _governance_commands(commands)
     _policy_commands(commands)
     _model_commands(commands)
+    _bench_commands(commands)
     return top
 
 
@@ -202,3 +203,15 @@ def _model_commands(commands) -> None:
     generate.add_argument("--top-p", type=float, default=0.95, metavar="P")
     generate.add_argument("--beams", type=int, default=4, metavar="N")
     generate.add_argument("--seed", type=int, metavar="N", help="makes sampling repeatable")
+
+
+def _bench_commands(commands) -> None:
+    bench = commands.add_parser("bench", help="measure speed on this machine")
+    actions = bench.add_subparsers(metavar="WHAT", required=True)
+    train = _add(actions, "train", "pipeline.commands.bench:train", "a private step against stock LoRA and Opacus")
+    train.add_argument(
+        "--shape", action="append", metavar="NAME", help="nano, gpt2 or smollm2-135m; may be repeated (default: nano)"
+    )
+    train.add_argument("--rounds", type=int, default=7, metavar="N", help="timed rounds of every way (default: 7)")
+    train.add_argument("--threads", type=int, default=2, metavar="N", help="threads of torch (default: 2)")
+    train.add_argument("--no-memory", action="store_true", help="leave out peak memory, which takes a process a way")

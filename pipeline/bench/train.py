@@ -266,8 +266,6 @@ def _measure(shape: str, way: str, threads: int) -> None:
     torch.set_num_threads(threads)
     step = WAYS[way](SHAPES[shape])
     before = _resident()
-    if way != "private_reused":
-        before = _resident()
     for _ in range(3):
         step()
     print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024) - before))

@@ -1,0 +1,30 @@
+"""`hushtune bench`: ratios measured on this machine, interleaved in one process."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+
+from pipeline.commands.common import answer, columns
+from pipeline.errors import UsageError
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Time a private training step against stock LoRA without privacy and against Opacus."""
+    from pipeline.bench.train import SHAPES, run
+
+    warnings.filterwarnings("ignore")  # Opacus warns at every step of its hooks
+    shapes = arguments.shape or ["nano"]
+    for name in shapes:
+        if name not in SHAPES:
+            raise UsageError(f"There is no shape {name}: give --shape one of {', '.join(SHAPES)}.")
+    result = run(shapes, max(1, arguments.rounds), arguments.threads, memory=not arguments.no_memory)
+    rows = []
+    for name in shapes:
+        found = result[name]
+        for way, seconds in found["seconds"].items():
+            ratio = found["seconds"]["stock"] / seconds
+            peak = f"{found['peak_mb'][way]:,.0f} MB" if "peak_mb" in found else ""
+            rows.append((name, way, f"{seconds:.3f} s", f"{ratio:.2f} x stock", peak))
+    answer(arguments, result, columns(rows, ("shape", "way", "step", "speed", "peak over model")))
+    return 0
