@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -39,3 +40,11 @@ def hushtune(prefect_home, monkeypatch):
 
     monkeypatch.setattr(cli, "_plugin", lambda name: getattr(commands, name))
     return cli.main
+
+
+@pytest.fixture(autouse=True)
+def hearing():
+    """A suite that runs in the background of its shell is born deaf to Ctrl-C; the tests must not be."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
