@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
 
@@ -44,7 +45,13 @@ def shown() -> Iterator[Board]:
         board.stopped = True
         raise KeyboardInterrupt
 
+    def quiet(unraisable: "sys.UnraisableHookArgs") -> None:
+        # Ctrl-C may land in a finaliser, which Python then prints and forgets; the board stops the run all the same.
+        if not (board.stopped and unraisable.exc_type is KeyboardInterrupt):
+            hook(unraisable)
+
     token = _board.set(board)
+    hook, sys.unraisablehook = sys.unraisablehook, quiet
     before = signal.getsignal(signal.SIGINT)
     if before != signal.SIG_IGN:  # a job that its shell put in the background stays deaf
         signal.signal(signal.SIGINT, stop)
@@ -53,6 +60,7 @@ def shown() -> Iterator[Board]:
             yield board
     finally:
         signal.signal(signal.SIGINT, before)
+        sys.unraisablehook = hook
         _board.reset(token)
 
 

@@ -266,7 +266,7 @@ def test_ctrl_c_is_130_one_sentence_and_nothing_half_written(place, tmp_path):
     rest = process.stderr.read().splitlines()
     assert process.wait(timeout=60) == 130
     assert rest[-1] == "hushtune: Stopped by you before any privacy was spent; nothing of the run is left."
-    assert not any("Traceback" in line for line in rest)
+    assert not any("Traceback" in line for line in rest), "\n".join(rest)
     assert list((home / "runs").iterdir()) == []
 
 
