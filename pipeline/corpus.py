@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -24,7 +23,7 @@ from pipeline._shapes import Part, Record, Shape, Shaper
 from pipeline._source import Source, check
 from pipeline._tally import Tally
 from pipeline.errors import InputError, IntegrityError
-from pipeline.folders import Progress, Value, digest_file, silent, stage
+from pipeline.folders import Progress, Value, digest_file, silent, stage, write_lines
 from pipeline.policy import Policy
 
 __all__ = ["Corpus", "Part", "Record", "Shape", "check", "load_records", "read", "save_records", "to_line"]
@@ -102,21 +101,12 @@ def load_records(path: Path) -> Iterator[Record]:
 
 def save_records(path: Path, records: Iterable[Record]) -> int:
     """Write records as lines `{"id","unit","parts":[{"role","text"}]}`, atomically, mode 0600; returns how many."""
-    partial, count = path.with_name(path.name + ".tmp"), 0
-    try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            for record in records:
-                parts = [{"role": part.role, "text": part.text} for part in record.parts]
-                file.write(json.dumps({"id": record.id, "unit": record.unit, "parts": parts}, ensure_ascii=False) + "\n")
-                count += 1
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    return count
+    return write_lines(path, map(_line, records))
+
+
+def _line(record: Record) -> str:
+    parts = [{"role": part.role, "text": part.text} for part in record.parts]
+    return json.dumps({"id": record.id, "unit": record.unit, "parts": parts}, ensure_ascii=False) + "\n"
 
 
 def to_line(record: Record, shape: Shape) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from typing import Any
 
 from pipeline.corpus import Corpus, Shape, load_records, to_line
 from pipeline.errors import IntegrityError, StageError, UsageError
-from pipeline.folders import Progress, Value, digest, digest_file, private_folder, silent, stage
+from pipeline.folders import Progress, Value, digest, digest_file, private_folder, silent, stage, write_lines
 from pipeline.policy import Policy, Scrub
 from pipeline.scrub import _shards
 from pipeline.scrub.detect import MODEL
@@ -135,9 +135,9 @@ def export(scrubbed: Scrubbed, shape: Shape, output: Path, spans: Path | None = 
         if path is not None and not path.parent.is_dir():
             raise UsageError(f"The folder {path.parent} does not exist: make it, or write elsewhere.")
     lines = (json.dumps(to_line(record, shape), ensure_ascii=False) + "\n" for record in load_records(records))
-    count = _write(output, lines)
+    count = write_lines(output, lines)
     if spans is not None:
-        _write(spans, _lines([scrubbed.folder / "spans.jsonl"]))
+        write_lines(spans, _lines([scrubbed.folder / "spans.jsonl"]))
     return count
 
 
@@ -155,7 +155,7 @@ def _all(source: Path, scrub: Scrub, scratch: Path, probes: Path | None, report:
     work = _in_processes if processes > 1 else _here
     detector, recall = work(todo, scrub, probes, finish, min(processes, max(len(todo), 1)))
     for name, index in (("records.jsonl", 0), ("spans.jsonl", 1)):
-        _write(scratch / name, _lines(_shards.results(shard)[index] for shard in shards))
+        write_lines(scratch / name, _lines(_shards.results(shard)[index] for shard in shards))
     shutil.rmtree(folder)
     return [counts[shard] for shard in shards], detector, recall
 
@@ -206,21 +206,3 @@ def _lines(paths: Iterable[Path]) -> Iterator[str]:
     for path in paths:
         with path.open(encoding="utf-8", newline="\n") as file:
             yield from file
-
-
-def _write(path: Path, lines: Iterable[str]) -> int:
-    """Write lines atomically and durably, mode 0600; returns how many."""
-    partial, count = path.with_name(path.name + ".tmp"), 0
-    try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            for line in lines:
-                file.write(line)
-                count += 1
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    return count
