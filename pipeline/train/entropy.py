@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 
+_CHUNK = 2**16  # normals made at a time: few enough that their uniforms stay in a processor's cache
+
 Entropy = Callable[[int], bytes]
 """`entropy(n)` gives n random bytes; tests may pass a repeatable one."""
 
@@ -49,9 +51,16 @@ def normal(count: int, entropy: Entropy = SYSTEM) -> torch.Tensor:
     (Holohan and Braghin 2021, section 5.1; Opacus's secure mode does the same). Of each Box–Muller pair both are used: they
     are independent, and they fall into different sums.
     """
-    pairs = 2 * count
-    radius = torch.log1p(-torch.from_numpy(uniform(pairs, entropy))).mul_(-2.0).sqrt_()
-    angle = torch.from_numpy(uniform(pairs, entropy)).mul_(2.0 * math.pi)
-    cosines = (radius * angle.cos()).view(2, count).sum(0)
-    sines = (radius * angle.sin()).view(2, count).sum(0).roll(1)
+    made = torch.empty(count, dtype=torch.float64)
+    for part in made.split(_CHUNK):
+        part.copy_(_normal(len(part), entropy))
+    return made
+
+
+def _normal(count: int, entropy: Entropy) -> torch.Tensor:
+    uniforms = torch.from_numpy(uniform(4 * count, entropy)).view(2, 2 * count)
+    radius = uniforms[0].neg_().log1p_().mul_(-2.0).sqrt_()
+    angle = uniforms[1].mul_(2.0 * math.pi)
+    cosines = angle.cos().mul_(radius).view(2, count).sum(0)
+    sines = angle.sin_().mul_(radius).view(2, count).sum(0).roll(1)
     return cosines.add_(sines).div_(2.0)

@@ -18,8 +18,9 @@ from peft.tuners.lora import LoraLayer
 
 from pipeline.errors import ModelError
 from pipeline.train.examples import IGNORED, Example, pad
-from pipeline.train.gradients import Tape, UnitGradients, token_weights, unclipped, uncovered
+from pipeline.train.gradients import UnitGradients, token_weights, unclipped, uncovered
 from pipeline.train.reuse import EntryStates
+from pipeline.train.tape import Tape
 
 Unit = Sequence[Example]
 

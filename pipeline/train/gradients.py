@@ -1,13 +1,8 @@
 """Clipped per-unit gradients of LoRA adapters, from one forward and one backward pass.
 
-A LoRA layer computes y = W x + s·B A x with W frozen. The gradient of one example is then only r·(d + p) numbers for a
-d → p layer of rank r, so it is formed directly in the layer's own backward (no ghost norms, no batch gradient):
-
-    dh = s·dy B,   g_B = s·dyᵀ h,   g_A = dhᵀ x,   dx = dy W + dh A      with h = x Aᵀ
-
-When all layers have given theirs, each unit's gradient is scaled by min(1, C/‖g‖) and added to the sum.
-The loss is the mean over a record's own tokens and, for a person, the mean over the records drawn: nothing that one
-unit holds changes another unit's gradient.
+The adapted layers (`layers`) form each unit's gradient in their own backward and give it to a `tape`; when all have, each
+unit's gradient is scaled by min(1, C/‖g‖) and added to the sum. The loss is the mean over a record's own tokens and, for a
+person, the mean over the records drawn: nothing that one unit holds changes another unit's gradient.
 """
 
 from __future__ import annotations
@@ -24,56 +19,11 @@ from transformers.pytorch_utils import Conv1D
 
 from pipeline.errors import ModelError
 from pipeline.train.examples import IGNORED, Example, pad
+from pipeline.train.layers import AdaptedLayers
 from pipeline.train.reuse import EntryStates
+from pipeline.train.tape import Tape
 
 _LOGITS = 2**21  # logits that exist at one time in the loss: few enough to stay in a processor's cache
-
-
-class Tape:
-    """Per-unit gradients of one micro-batch while its backward pass runs."""
-
-    def __init__(self, owners: Tensor, units: int) -> None:
-        """`owners` int64 [B] gives the unit, in 0 … units-1, of each row of the micro-batch."""
-        self._owners = None if len(owners) == units else owners
-        self._units = units
-        self._device = owners.device
-        self.gradients: dict[nn.Parameter, Tensor] = {}
-
-    def add(self, parameter: nn.Parameter, gradient: Tensor) -> None:
-        """Take the per-row gradients [B, *parameter.shape] of one parameter."""
-        if self._owners is not None:
-            grouped = gradient.new_zeros(self._units, *parameter.shape)
-            gradient = grouped.index_add_(0, self._owners, gradient)
-        held = self.gradients.get(parameter)  # a module that is used twice has one gradient: the norm is of the sum
-        self.gradients[parameter] = gradient if held is None else held + gradient
-
-    def layer(self, layer: _Layer, x: Tensor, h: Tensor, dy: Tensor, dh: Tensor) -> None:
-        """Form and take the gradients of one adapted layer from what its backward pass has at hand, each [B, T, ·]."""
-        self.add(layer.b, torch.bmm(dy.transpose(1, 2), h).mul_(layer.scaling))
-        self.add(layer.a, torch.bmm(dh.transpose(1, 2), x))
-
-    def clip(self, norm: float) -> int:
-        """Scale each unit's gradient to at most `norm` (L2 over all parameters) and add the sum to `p.summed_grad`.
-
-        A unit with a gradient that is not finite contributes zero (NaN times any coefficient would escape the clip).
-
-        Returns:
-            The number of such units.
-        """
-        squares = torch.zeros(self._units, device=self._device)
-        for gradient in self.gradients.values():
-            squares += torch.linalg.vector_norm(gradient.flatten(1), dim=1).square_()
-        finite = torch.isfinite(squares)
-        scale = (norm / (squares.sqrt() + 1e-6)).clamp(max=1.0)
-        scale = torch.where(finite, scale, 0.0)
-        lost = int((~finite).sum())
-        for parameter, gradient in self.gradients.items():
-            if lost:
-                gradient[~finite] = 0.0
-            total = (scale @ gradient.flatten(1)).view_as(parameter)
-            held = getattr(parameter, "summed_grad", None)
-            parameter.summed_grad = total if held is None else held + total
-        return lost
 
 
 def check_rows_are_independent(gradients: Any, tokens: int, vocabulary: int) -> None:
@@ -103,48 +53,6 @@ def check_rows_are_independent(gradients: Any, tokens: int, vocabulary: int) -> 
             "The base model computes a record's gradient from its neighbours in the batch too, so that no clipping bounds it: "
             "use another base model, or a smaller data.max_tokens."
         )
-
-
-class _LoraFunction(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, frozen: Tensor, a: Tensor, b: Tensor, layer: _Layer) -> Tensor:
-        h = x @ a.T
-        ctx.save_for_backward(x, h)
-        ctx.layer = layer
-        y = frozen.flatten(0, 1).addmm_(h.flatten(0, 1), b.T, alpha=layer.scaling)
-        return y.view(frozen.shape)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (dy,) = grads
-        x, h = ctx.saved_tensors
-        layer = ctx.layer
-        dh = (dy @ layer.b) * layer.scaling
-        layer.tape.layer(layer, x, h, dy, dh)
-        dx = None
-        if ctx.needs_input_grad[0]:
-            weight = layer.weight
-            dx = torch.addmm(dh.flatten(0, 1) @ layer.a, dy.flatten(0, 1), weight).view_as(x)
-        return dx, None, None, None, None
-
-
-class _Layer:
-    """One adapted linear layer while per-unit gradients are taken."""
-
-    def __init__(self, module: LoraLayer) -> None:
-        name = module.active_adapters[0]
-        self.base: Any = module.get_base_layer()
-        self.a: Any = module.lora_A[name].weight
-        self.b: Any = module.lora_B[name].weight
-        self.scaling = float(module.scaling[name])
-        weight = self.base.weight
-        self.weight = weight.T if isinstance(self.base, Conv1D) else weight  # [p, d]; GPT-2's Conv1D holds [d, p]
-        self.tape: Tape | None = None
-
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        with torch.no_grad():
-            frozen = self.base(x)
-        return _LoraFunction.apply(x, frozen, self.a, self.b, self)
 
 
 class _FrozenHeadLoss(torch.autograd.Function):
@@ -194,7 +102,7 @@ class UnitGradients:
         if missing:
             raise ValueError(f"per-unit gradients are not covered for: {missing}")
         self._model: Any = model.get_base_model()
-        self._layers = {module: _Layer(module) for module in model.modules() if isinstance(module, LoraLayer)}
+        self._layers = AdaptedLayers(model)
         self._head = self._model.get_output_embeddings().weight
         self._norm = clipping_norm
         self._padding = padding
@@ -205,13 +113,8 @@ class UnitGradients:
     @contextmanager
     def attached(self) -> Iterator[UnitGradients]:
         """While open, the adapted layers compute per-unit gradients and nothing else does."""
-        for module, layer in self._layers.items():
-            module.forward = layer.forward  # an instance attribute shadows the class's forward
-        try:
+        with self._layers.attached():
             yield self
-        finally:
-            for module in self._layers:
-                del module.forward
 
     def add(self, units: Sequence[Sequence[Example]]) -> float:
         """Add the clipped gradients of some units to `summed_grad`; returns the sum of the units' losses (nats a token).
@@ -224,8 +127,7 @@ class UnitGradients:
         ids, labels = pad(rows, self._padding)
         device = self._head.device
         tape = self._tape(owners.to(device), len(units))
-        for layer in self._layers.values():
-            layer.tape = tape
+        self._layers.record(tape)
         hidden = self._hidden(rows, ids.to(device))[:, :-1]
         targets = labels[:, 1:].to(device)
         learned = targets != IGNORED
@@ -237,7 +139,7 @@ class UnitGradients:
 
     def unclipped(self, units: Sequence[Sequence[Example]]) -> Tensor:
         """The flat sum of the units' gradients without clipping, for checks on made-up records; `summed_grad` is left empty."""
-        return unclipped(self, [p for layer in self._layers.values() for p in (layer.a, layer.b)], units)
+        return unclipped(self, self._layers.parameters, units)
 
     def _tape(self, owners: Tensor, units: int) -> Tape:
         return Tape(owners, units)
