@@ -85,6 +85,22 @@ class _Layer:
         """[p, d]; GPT-2's Conv1D holds [d, p]."""
         return self.base.weight.T if isinstance(self.base, Conv1D) else self.base.weight
 
+    def merges(self, x: Tensor) -> bool:
+        """Whether adding B A to W costs less than running x [B, T, d] through B and A as well."""
+        return x.shape[0] * x.shape[1] > min(self.weight.shape)
+
+    def merged(self) -> Tensor:
+        """W + s·B A, made when it is needed and kept nowhere."""
+        return torch.addmm(self.weight, self.b, self.a, alpha=self.scaling)
+
+    def output(self, x: Tensor, h: Tensor) -> Tensor:
+        """y [B, T, p]."""
+        if self.merges(x):
+            return nn.functional.linear(x, self.merged(), self.base.bias)
+        y = self.base(x)
+        y.flatten(0, 1).addmm_(h, self.b.T, alpha=self.scaling)
+        return y
+
 
 class _Group:
     """Layers that read the same input. The first that is called computes them all; the others find their outputs waiting."""
@@ -114,9 +130,7 @@ class _Group:
         h = x.flatten(0, 1) @ self._a().T
         outputs = []
         for layer, part in zip(self.layers, h.split(self._ranks, 1), strict=True):
-            y = layer.base(x)
-            y.flatten(0, 1).addmm_(part, layer.b.T, alpha=layer.scaling)
-            outputs.append(y)
+            outputs.append(layer.output(x, part))
         return h, outputs
 
     def pull(self, x: Tensor, h: Tensor, dys: Sequence[Tensor], *, onward: bool = True) -> Tensor | None:
@@ -132,6 +146,11 @@ class _Group:
         tape.product([layer.a for layer in self.layers], dh.view(rows, length, -1), x)
         if not onward:
             return None
+        if self.layers[0].merges(x):
+            dx = dys[0] @ self.layers[0].merged()
+            for layer, dy in zip(self.layers[1:], dys[1:], strict=True):
+                dx.addmm_(dy, layer.merged())
+            return dx.view_as(x)
         dx = dh @ self._a()
         for layer, dy in zip(self.layers, dys, strict=True):
             dx.addmm_(dy, layer.weight)
