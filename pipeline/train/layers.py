@@ -94,7 +94,7 @@ class _Layer:
         return torch.addmm(self.weight, self.b, self.a, alpha=self.scaling)
 
     def output(self, x: Tensor, h: Tensor) -> Tensor:
-        """y [B, T, p]."""
+        """The layer's output [B, T, p]."""
         if self.merges(x):
             return nn.functional.linear(x, self.merged(), self.base.bias)
         y = self.base(x)
