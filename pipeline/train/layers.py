@@ -24,6 +24,7 @@ from transformers.pytorch_utils import Conv1D
 
 from pipeline.train.tape import Tape
 
+_silu_backward = torch.ops.aten.silu_backward
 _SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
@@ -202,7 +203,7 @@ class _GatedFunction(torch.autograd.Function):
         silu = nn.functional.silu(gate)
         inner: Any = mlp.down.pull(silu * up, h_down, dys)
         d_up = silu.mul_(inner)
-        d_gate = torch.ops.aten.silu_backward(inner.mul_(up), gate)
+        d_gate = _silu_backward(inner.mul_(up), gate)
         dx = mlp.pair.pull(x, h, (d_gate, d_up), onward=ctx.needs_input_grad[0])
         return dx, None, *[None] * len(mlp.parameters)
 

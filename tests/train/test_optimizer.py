@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 
 import numpy as np
+import pytest
 import torch
 from scipy import stats
 
 from pipeline.train.entropy import SYSTEM, normal, uniform
+from pipeline.train.gradients import UnitGradients
 from pipeline.train.mechanism import Mechanism
 from pipeline.train.optimizer import UnitOptimizer
+from tests import tiny
+from tests.train.test_gradients import adapted, examples, trainable
 
 
 def mechanism(noise: float = 1.7, norm: float = 0.5, batch: int = 1) -> Mechanism:
@@ -97,3 +101,26 @@ def test_a_sum_is_used_once() -> None:
     dp.step()
     dp.step()
     assert torch.equal(parameter.detach(), -torch.ones(3))
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_without_clipping_and_noise_every_step_is_plain_sgd(family: str) -> None:
+    """σ = 0 and C = ∞ over the whole data is stochastic gradient descent on the mean loss, step by step."""
+    ours, plain = adapted(family), adapted(family)
+    records = examples([5, 17, 30, 9])
+    dp = UnitOptimizer(torch.optim.SGD(trainable(ours), lr=0.5), mechanism(noise=1.0, batch=len(records)))
+    dp.noise_multiplier = 0.0
+    sgd = torch.optim.SGD(trainable(plain), lr=0.5)
+    gradients = UnitGradients(ours, float("inf"), padding=1)
+    for _ in range(3):
+        with gradients.attached():
+            gradients.add([[record] for record in records[:3]])
+            gradients.add([[records[3]]])
+        dp.step()
+        sgd.zero_grad()
+        for record in records:
+            ids, labels = torch.tensor([record.input_ids]), torch.tensor([record.labels])
+            (plain(input_ids=ids, labels=labels, use_cache=False).loss / len(records)).backward()
+        sgd.step()
+        for one, two in zip(trainable(ours), trainable(plain), strict=True):
+            assert torch.allclose(one, two, atol=1e-5)
