@@ -9,6 +9,7 @@ import functools
 import importlib
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from rich.console import Console
 
 from flows import console, server
 from flows.outcome import Outcome
-from pipeline import runs
+from pipeline import resume, runs
 from pipeline.commands.common import data_file, quiet, resolved_policy
 from pipeline.errors import BudgetExhausted, HushtuneError, StageError, UsageError
+from pipeline.policy import Policy, load
 from pipeline.runs import Run
 
 EXITS = {"released": 0, "rejected": 3, "awaiting_approval": 5}
@@ -36,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         policy = resolved_policy(arguments)
         data = data_file(arguments)
         name = arguments.name or ("example" if arguments.data is None else runs.name_for(data))
-        job = runs.start(arguments.home, name)
+        job = _job(runs.open_home(arguments.home), name, policy, data, new=arguments.new)
         outcome = _finetune(job, data, runs.keep_policy(job.folder, policy))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_stopped(job)) from None
@@ -46,10 +48,28 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.json:
             _print_json(_failure(job, error))
         raise
+    finally:
+        if job is not None:
+            runs.let_go(job.folder)
     console.closing(outcome, Console(stderr=arguments.json, highlight=False))
     if arguments.json:
         _print_json(outcome.model_dump(mode="json"))
     return EXITS[outcome.status]
+
+
+def _job(home: Path, name: str, policy: Policy, data: Path, *, new: bool) -> Run:
+    """The interrupted run of the same name, policy and data, or a new one; says on stderr which it takes up or leaves."""
+    runs.check_name(name)
+    budget = policy.privacy.lifetime.budget
+    wanted = resume.identity(name, policy, data)
+    if new:
+        for sentence in resume.leave(home, wanted, budget):
+            print(sentence, file=sys.stderr)
+    elif (job := resume.take_up(home, wanted)) is not None:
+        where = resume.stands(job, budget)
+        print(f"Taking up run {job.id}, interrupted: {where} (--new starts another one instead).", file=sys.stderr)
+        return job
+    return resume.begin(home, wanted)
 
 
 def _finetune(job: Run, data: Path, policy: Path) -> Outcome:
@@ -72,20 +92,33 @@ def _finetune(job: Run, data: Path, policy: Path) -> Outcome:
 
 def _stopped(job: Run | None) -> str:
     """Tidy up after Ctrl-C and say what stays."""
-    if job is None or _forget(job):
+    if job is None or not (_reserved(job) or any(job.folder.glob("*/stage.json"))):
+        if job is not None:
+            shutil.rmtree(job.folder, ignore_errors=True)
         return "Stopped by you before any privacy was spent; nothing of the run is left."
-    for partial in job.folder.glob("*.partial"):
-        if partial.name != "trained.partial":  # holds the checkpoint of a training that has been paid for
-            shutil.rmtree(partial, ignore_errors=True)
-    return f"Stopped by you; what run {job.id} reserved stays charged in full, and its folder {job.folder} stays."
+    spent = "what it reserved stays charged in full" if _reserved(job) else "no privacy was spent"
+    return (
+        f"Stopped by you: {spent}; the same command goes on with run {job.id}, whose folder {job.folder} stays, and --new "
+        "starts another one."
+    )
 
 
 def _forget(job: Run) -> bool:
     """Remove the folder of a run that has reserved nothing; says whether it did."""
-    if (job.folder / "claim.json").exists():
+    if _reserved(job):
         return False
     shutil.rmtree(job.folder, ignore_errors=True)
     return True
+
+
+def _reserved(job: Run) -> bool:
+    """Whether the run has taken anything out of a budget; the ledger knows it before the run's folder does."""
+    if (job.folder / "claim.json").exists():
+        return True
+    kept = job.folder / "policy.json"
+    if not kept.exists():
+        return False
+    return resume.charge(job.home, job.id, load(kept).privacy.lifetime.budget) is not None
 
 
 def _failure(job: Run | None, error: HushtuneError) -> dict[str, Any]:

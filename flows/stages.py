@@ -5,8 +5,10 @@ persisted, and an exception that leaves it is a fresh one with one sentence: no 
 behind it. The whole traceback of an unexpected error (it may quote private text) goes to traceback.txt in the run's folder.
 """
 
+import contextlib
 import functools
 import logging
+import os
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -85,9 +87,12 @@ def clean(name: str, folder: Path | None, work: Callable[[], R]) -> R:
     except HushtuneError as error:
         failure = type(error)(str(error))
     except Exception as error:
-        where = ""
-        if folder is not None:
-            write_text(folder / "traceback.txt", "".join(traceback.format_exception(error)))
-            where = f": traceback.txt in the run's folder {folder.name} says where, and may quote private text"
-        failure = StageError(f"The stage {name} stopped on a {type(error).__name__}{where}.")
+        kind, where = type(error).__name__, ""
+        if isinstance(error, OSError) and error.errno is not None:
+            kind += f" ({os.strerror(error.errno)})"
+        with contextlib.suppress(OSError):  # on a full disk, this must not let out what it is meant to keep in
+            if folder is not None:
+                write_text(folder / "traceback.txt", "".join(traceback.format_exception(error)))
+                where = f": traceback.txt in the run's folder {folder.name} says where, and may quote private text"
+        failure = StageError(f"The stage {name} stopped on a {kind}{where}.")
     raise failure  # outside of `except`, so that nothing hangs behind it

@@ -19,7 +19,7 @@ from pipeline.canaries import Planted
 from pipeline.canaries import plant as plant_canaries
 from pipeline.corpus import Corpus
 from pipeline.display import Line
-from pipeline.folders import Value, write_json
+from pipeline.folders import Value, digest, write_json, write_text
 from pipeline.gates import Verdict
 from pipeline.ledger import Claim, Ledger, Standing
 from pipeline.models import Base
@@ -28,6 +28,7 @@ from pipeline.release import Release
 from pipeline.runs import Run
 from pipeline.scrub import Scrubbed
 from pipeline.scrub.probes import write_probes
+from pipeline.train import selection
 from pipeline.train.loop import Trained, training_examples
 from pipeline.train.loop import train as train_adapter
 from pipeline.train.mechanism import Mechanism, calibrate
@@ -48,6 +49,7 @@ def open_run(
 
     def work() -> tuple[Run, Policy, Base]:
         opened = runs.start(home, name or runs.name_for(data), run)
+        runs.hold(opened.folder)
         rules = policy.load(policy_name).override(model=base_model)
         runs.keep_policy(opened.folder, rules)
         facts.start(opened.folder, f"hushtune run {data.name} --policy {rules.name} --name {opened.name}")
@@ -105,6 +107,7 @@ def plant(line: Line, run: Run, rules: Policy, scrubbed: Scrubbed, base: Base) -
 def reserve(line: Line, run: Run, rules: Policy, planted: Planted, base: Base) -> Plan:
     """Calibrate the noise and take the whole planned mechanism out of the lifetime budget."""
     training_examples(planted, models.load_tokenizer(base), rules, base)  # refuses what training would, before it is paid for
+    selection.check(rules, run.folder / "corpus" / "records.jsonl", run.folder)
     rules.privacy.lifetime.check(planted.train_units)
     mechanism = calibrate(rules, planted.train_units)
     claim = Ledger(run.home).reserve(
@@ -143,7 +146,7 @@ def train(line: Line, run: Run, rules: Policy, planted: Planted, base: Base, pla
     ledger.close(claim, trained.steps)
     standing = ledger.standing(claim.budget, lifetime=rules.privacy.lifetime)
     write_json(run.folder / "standing.json", standing.model_dump(mode="json"))
-    line.say(f"ε {trained.epsilon:.3f}, {trained.tokens_per_second:,.0f} tokens/s")
+    line.say(f"ε {trained.epsilon:.3f}, {trained.tokens_per_second:,.0f} tokens/s, gradients {trained.gradients}")
     return trained, standing
 
 
@@ -185,9 +188,14 @@ def report(
     standing: Standing,
 ) -> Path:
     """Write report.json and report.html."""
-    known = facts.for_report(run.folder)
-    content = reports.build(rules, corpus, scrubbed, planted, trained, evidence, verdict, standing, known)
-    path = reports.write(content, run.folder / "report")
+    path, marker = run.folder / "report" / "report.html", run.folder / "report.sha256"
+    judged = digest([evidence.digest, verdict.model_dump(mode="json"), trained.adapter_digest, rules.digest])
+    # A report that may be part of a release already stays as it is, or the release would be made twice.
+    if not (path.exists() and marker.exists() and marker.read_text() == judged):
+        known = facts.for_report(run.folder)
+        content = reports.build(rules, corpus, scrubbed, planted, trained, evidence, verdict, standing, known)
+        path = reports.write(content, run.folder / "report")
+        write_text(marker, judged)
     line.say(path.name)
     stages.page(run, "report", f"# {verdict.status.replace('_', ' ')}\n\n`{path}`", "Report")
     return path
@@ -216,9 +224,9 @@ def _card(page: Path, base: Base) -> str:
 def outcome(
     run: Run, rules: Policy, trained: Trained, verdict: Verdict, standing: Standing, page: Path, made: Release | None
 ) -> Outcome:
-    """Gather what the closing table, the JSON line and the flow's final state show."""
+    """Gather what the closing table, the JSON line and the flow's final state show; from here on the run has ended."""
     sides = {name: "≤" if gate.at_most is not None else "≥" for name, gate in rules.gates.items()}
-    return Outcome(
+    ended = Outcome(
         status=verdict.status,
         name=run.name,
         run=run.id,
@@ -244,3 +252,5 @@ def outcome(
         reasons=verdict.reasons,
         seconds=facts.read(run.folder)["seconds"],
     )
+    write_json(run.folder / "outcome.json", ended.model_dump(mode="json"))
+    return ended

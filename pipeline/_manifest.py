@@ -16,6 +16,9 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from pipeline.errors import IntegrityError
 from pipeline.folders import Value, digest, digest_file
+from pipeline.folders import sync as sync_folder
+
+__all__ = ["MANIFEST", "Approval", "File", "Manifest", "add_copy", "add_text", "check", "read", "sync_folder"]
 
 MANIFEST = "manifest.json"
 
@@ -111,15 +114,6 @@ def add_copy(folder: Path, source: Path) -> File:
     """Copy one file into a release, synced and read-only; the digest is that of the bytes written."""
     with source.open("rb") as file:
         return _add(folder / source.name, iter(lambda: file.read(1 << 20), b""))
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the folder's list of names durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _add(path: Path, chunks) -> File:

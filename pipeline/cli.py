@@ -129,6 +129,7 @@ def _data_commands(commands) -> None:
     run = _add(commands, "run", "run", "fine-tune, audit, judge, and release or reject")
     _takes_data(run, optional=True)
     run.add_argument("--name", help="name of the release (default: the data file's name)")
+    run.add_argument("--new", action="store_true", help="leave an interrupted run of the same name, policy and data as it is")
 
     plan = _add(commands, "plan", "pipeline.commands.plan:plan", "say what a run would do and spend, without doing it")
     _takes_data(plan, optional=True)

@@ -58,9 +58,9 @@ def for_report(folder: Path) -> dict[str, Any]:
 
 
 def took(folder: Path, stage: str, seconds: float) -> None:
-    """Record how long a stage took."""
+    """Record how long a stage took; a run that is taken up again adds to what its stages took before."""
     facts = read(folder)
-    facts["seconds"][stage] = round(seconds, 2)
+    facts["seconds"][stage] = round(facts["seconds"].get(stage, 0.0) + seconds, 2)
     write_json(folder / "facts.json", facts)
 
 

@@ -100,6 +100,15 @@ def private_folder(path: Path) -> Path:
     return path
 
 
+def sync(path: Path) -> None:
+    """Make a file's bytes, or a folder's list of names, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def stage(folder: Path, kind: type[T], inputs: Mapping[str, Any], work: Callable[[Path], T]) -> T:
     """Do a stage's work once for its inputs.
 
@@ -114,10 +123,12 @@ def stage(folder: Path, kind: type[T], inputs: Mapping[str, Any], work: Callable
         The value, from `work` or from an earlier run with the same inputs.
     """
     key = digest(dict(inputs))
+    partial = folder.with_name(folder.name + ".partial")
+    if finished(partial, kind, key) is not None:
+        _move(partial, folder)  # an earlier try was killed between its last word and the rename
     found = finished(folder, kind, key)
     if found is not None:
         return found
-    partial = folder.with_name(folder.name + ".partial")
     marker = partial / "inputs.sha256"
     if partial.exists() and (not marker.exists() or marker.read_text() != key):
         shutil.rmtree(partial)
@@ -125,11 +136,19 @@ def stage(folder: Path, kind: type[T], inputs: Mapping[str, Any], work: Callable
     write_text(marker, key)
     value = work(partial)
     write_json(partial / "stage.json", {"inputs": key, "value": value.model_dump(mode="json")})
-    marker.unlink()
+    _move(partial, folder)
+    return value
+
+
+def _move(partial: Path, folder: Path) -> None:
+    """Put a whole stage in its place; from here on only this may be repeated, never the work."""
+    (partial / "inputs.sha256").unlink(missing_ok=True)
+    for path in (partial, *partial.rglob("*")):
+        sync(path)
     if folder.exists():
         shutil.rmtree(folder)
     os.replace(partial, folder)
-    return value
+    sync(folder.parent)
 
 
 def finished(folder: Path, kind: type[T], key: str | None = None) -> T | None:

@@ -133,6 +133,29 @@ class Lora(Section):
     rank: int = Field(8, ge=1, le=256)
     alpha: float = Field(16, gt=0)
     layers: Literal["all", "top_half"] | Annotated[int, Field(ge=1)] = "all"
+    dropout: float = Field(0, ge=0, lt=1, description="share of a layer's inputs that LoRA does not see; takes a slower path")
+    dora: bool = Field(False, description="also train the magnitude of each weight (DoRA); takes the slowest path")
+    also_train: tuple[str, ...] = Field((), description="modules to train whole, lm_head for one; takes a slower path")
+
+
+class Selection(Section):
+    """Which step is released, chosen by the loss on public records; without this section it is the last one."""
+
+    rule: Literal["best_checkpoint", "early_stopping"] = Field(
+        description="the best of all steps looked at; early_stopping also ends training, and is charged for every planned step"
+    )
+    public_data: str | None = Field(None, description="path of a file of PUBLIC records, in the form of the data; required")
+    every: int = Field(5, ge=1, description="steps between two looks at the public loss")
+    patience: int = Field(3, ge=1, description="looks without a better loss after which early_stopping ends training")
+
+    @model_validator(mode="after")
+    def _public(self) -> Selection:
+        if not self.public_data:
+            raise ValueError(
+                "needs public_data: a step chosen on private records would spend privacy that nobody counts, so name a file of "
+                "public records or remove the section"
+            )
+        return self
 
 
 class Train(Section):
@@ -147,6 +170,7 @@ class Train(Section):
     reuse_gigabytes: float = Field(
         4, ge=0, description="disk for the states of the layers below the first adapted one; 0 computes them at every visit"
     )
+    selection: Selection | None = Field(None, description="choose the released step by public data; null takes the last one")
     seed: int = Field(0, ge=0, description="seeds LoRA's initialisation only; noise and sampling are never seeded from it")
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import re
 import secrets
 from datetime import UTC, datetime
@@ -51,16 +54,66 @@ def start(home: Path, name: str, run: str | None = None) -> Run:
     Raises:
         UsageError: the name or the id holds other characters than letters, digits, dots, dashes and underscores.
     """
-    for given, form in ((name, NAME), (run or new_id("run"), _ID)):
-        if not re.match(form, given):
-            raise UsageError(
-                f"{given!r} cannot name a run: use letters, digits, dots, dashes and underscores, at most 64, and begin with a "
-                "letter or a digit."
-            )
+    check_name(name)
+    if run is not None:
+        check_name(run, _ID)
     made = Run(name=name, id=run or new_id(name), home=open_home(home))
     private_folder(made.folder.parent)
     private_folder(made.folder)
     return made
+
+
+def check_name(name: str, form: str = NAME) -> None:
+    """Refuse a name that could leave the home.
+
+    Raises:
+        UsageError: it holds other characters than letters, digits, dots, dashes and underscores.
+    """
+    if not re.match(form, name):
+        raise UsageError(
+            f"{name!r} cannot name a run: use letters, digits, dots, dashes and underscores, at most 64, and begin with a "
+            "letter or a digit."
+        )
+
+
+_held: dict[Path, int] = {}
+
+
+def hold(folder: Path) -> None:
+    """Keep every other process away from a run until `let_go` or this process's end, however it ends; twice is fine.
+
+    Raises:
+        UsageError: another process works on the run.
+    """
+    folder = folder.absolute()
+    if folder in _held:
+        return
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UsageError(
+            f"Run {folder.name} is being worked on by another process: wait until it ends, or start another run with --new."
+        ) from None
+    _held[folder] = descriptor
+
+
+def let_go(folder: Path) -> None:
+    """Let other processes take up the run."""
+    descriptor = _held.pop(folder.absolute(), None)
+    if descriptor is not None:
+        os.close(descriptor)
+
+
+def _let_all_go() -> None:
+    for descriptor in _held.values():
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_all_go)  # a child that outlives its parent must not keep the parent's runs
 
 
 def keep_policy(folder: Path, policy: Policy) -> Path:

@@ -137,6 +137,7 @@ def training(stages: Stages) -> dict[str, Any]:
         "noise_deviation": mechanism["noise_multiplier"] * mechanism["clipping_norm"],
         "steps": trained["steps"],
         "planned_steps": mechanism["steps"],
+        "updates": trained["updates"],
         "gradients": trained["gradients"],
         "delta": trained["delta"],
         "epsilon": trained["epsilon"],

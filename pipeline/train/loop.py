@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, set_peft_model_state_dict
-from peft.utils import get_peft_model_state_dict
+from peft import PeftModel
 
 from pipeline import models
 from pipeline.canaries import Planted
@@ -20,9 +19,12 @@ from pipeline.corpus import load_records
 from pipeline.errors import InputError, StageError
 from pipeline.folders import Progress, Value, digest_folder, private_folder, silent, stage, write_json
 from pipeline.policy import Policy
+from pipeline.train import selection
+from pipeline.train.checkpoint import NAME as CHECKPOINT
+from pipeline.train.checkpoint import Checkpoint, weights
 from pipeline.train.examples import Example, encode
 from pipeline.train.fallback import gradients_for
-from pipeline.train.gradients import check_rows_are_independent
+from pipeline.train.gradients import check_rows_are_independent, uncovered
 from pipeline.train.mechanism import Mechanism
 from pipeline.train.optimizer import UnitOptimizer
 from pipeline.train.reuse import EntryStates, first_adapted
@@ -32,13 +34,16 @@ from pipeline.train.statement import statement
 Spend = Callable[[int], None]
 """`spend(taken)` records durably that `taken` noisy steps have been taken in all, before the last one touches the weights."""
 
-_CHECKPOINT_SECONDS = 20.0
 _STATES = "entry-states.f32"
 _GROUPS = (2, 10)
 
 
 class Trained(Value):
-    """A private adapter and what it cost. `steps` counts noisy steps, replayed ones included; ε is theirs, by PLD."""
+    """A private adapter and what it cost.
+
+    `steps` are charged, and ε is theirs, by PLD; `noisy_steps` were taken, those that a kill lost included; `updates` are in
+    the weights. The three differ only after a kill or where `train.selection` chose an earlier step.
+    """
 
     folder: Path
     adapter: Path
@@ -46,6 +51,8 @@ class Trained(Value):
     base: models.Base
     mechanism: Mechanism
     steps: int
+    noisy_steps: int
+    updates: int
     epsilon: float
     epsilon_prv: float
     delta: float
@@ -75,7 +82,8 @@ def train(
     """Fine-tune LoRA adapters of `base` on the planted records under DP-SGD (Abadi et al. 2016, Algorithm 1).
 
     A killed training continues from its last checkpoint when called again. Steps taken after that checkpoint are lost and
-    stay charged: training ends when `mechanism.steps` noisy steps have been taken in all, so ε never exceeds the plan.
+    stay charged: training ends when `mechanism.steps` noisy steps have been taken in all, so ε never exceeds the plan, and
+    fewer than that are in the weights.
 
     Args:
         planted: the training records, canaries among them.
@@ -91,7 +99,8 @@ def train(
     Raises:
         InputError: records are too long and the policy refuses to cut them.
         ModelError: the model mixes the rows of a batch, so that no clipping bounds a record.
-        StageError: the weights did not move, so nothing was learned while ε was spent.
+        StageError: the weights did not move, so nothing was learned while ε was spent; every step was spent before one
+            was saved; or the ledger holds fewer steps than the checkpoint.
     """
     inputs = {
         "planted": planted.digest,
@@ -100,12 +109,15 @@ def train(
         "train": policy.train.model_dump(mode="json"),
         "data": policy.data.model_dump(mode="json"),
         "claim": claim,
+        "public": selection.digest(policy),
     }
 
     def work(partial: Path) -> Trained:
         return _train(planted, base, mechanism, policy, partial, folder, spend, taken, progress)
 
-    return stage(folder, Trained, inputs, work)
+    trained = stage(folder, Trained, inputs, work)
+    (folder / CHECKPOINT).unlink(missing_ok=True)  # not before the stage is whole in its place: a killed run finishes from it
+    return trained
 
 
 def _train(
@@ -121,25 +133,35 @@ def _train(
 ) -> Trained:
     model, tokenizer = models.load(base)
     examples = training_examples(planted, tokenizer, policy, base)
+    chooser = selection.chooser(policy, base, tokenizer, partial)
     adapted = models.adapt(model, policy.train.lora, policy.train.seed)
     trainable = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     optimizer = UnitOptimizer(torch.optim.Adam(trainable, lr=policy.train.learning_rate, fused=False), mechanism)
+    padding = int(tokenizer.pad_token_id)
+    longest = max(len(example.input_ids) for example in examples)
     states = _entry_states(adapted, examples, policy, partial)
-    gradients = gradients_for(adapted, mechanism.clipping_norm, int(tokenizer.pad_token_id), states)
+    gradients = gradients_for(adapted, mechanism.clipping_norm, padding, states)
+    for path in [gradients] if states is None else [gradients_for(adapted, mechanism.clipping_norm, padding), gradients]:
+        with path.attached():  # without the reused states too, which could hide a lower layer that mixes rows
+            check_rows_are_independent(path, longest, len(tokenizer))
     absent = planted.canaries - planted.included
     sampler = PoissonSampler(examples, mechanism, policy.privacy.records_per_unit, absent=absent)
-    state = _resume(adapted, optimizer, partial)
+    checkpoint = Checkpoint(adapted, optimizer, partial)
+    state = checkpoint.load()
+    if state["taken"] > taken:
+        raise StageError(
+            f"The checkpoint holds {state['taken']} charged steps and the ledger only {taken}: restore the ledger."
+        )
     gradients.lost = state["lost_gradients"]
-    before = [parameter.detach().clone() for parameter in trainable]
+    chooser.resume(state["selection"])
+    before = weights(adapted)
     epsilons = _EpsilonSoFar(mechanism)
-    losses = (partial / "losses.jsonl").open("a", encoding="utf-8")
-    os.chmod(partial / "losses.jsonl", 0o600)
-    saved = started = time.monotonic()
+    losses = open(os.open(partial / "losses.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w", buffering=1)
+    started = time.monotonic()
     tokens = 0
     first = taken
     with gradients.attached(), losses:
-        check_rows_are_independent(gradients, max(len(e.input_ids) for e in examples), len(tokenizer))
-        while taken < mechanism.steps:
+        while taken < mechanism.steps and not chooser.stopped:
             units = sampler.draw()
             loss = 0.0
             for group in microbatches(units, policy.train.microbatch_tokens):
@@ -151,19 +173,19 @@ def _train(
             state["updates"] += 1
             state["empty_draws"] += not units
             losses.write(json.dumps({"step": taken, "units": len(units), "loss": loss / max(1, len(units))}) + "\n")
-            progress(taken, mechanism.steps, epsilon=epsilons(taken))
-            if taken == first + 1 and all(torch.equal(a, b) for a, b in zip(before, trainable, strict=True)):
+            if taken == first + 1 and all(torch.equal(a, b) for a, b in zip(before.values(), trainable, strict=True)):
                 raise StageError("The first training step moved no weight: the adapter is not connected to its optimizer.")
-            if time.monotonic() - saved > _CHECKPOINT_SECONDS or taken == mechanism.steps:
-                state["lost_gradients"] = gradients.lost
-                state["seconds"] += time.monotonic() - saved
-                saved = time.monotonic()
-                _checkpoint(adapted, optimizer, partial, state)
+            chooser.look(adapted, state["updates"], last=taken == mechanism.steps)
+            if checkpoint.due() or taken == mechanism.steps or chooser.stopped:
+                state |= {"taken": taken, "lost_gradients": gradients.lost, "selection": chooser.state()}
+                checkpoint.save(state)
+            progress(taken, mechanism.steps, epsilon=epsilons(taken))
     if state["updates"] == 0:
         raise StageError(
-            "All reserved steps were spent by a run that was killed before its first checkpoint: start a new run, which "
-            "reserves again."
+            "All reserved steps were spent by a run that was killed before its first checkpoint: start another run with --new, "
+            "which reserves again."
         )
+    updates = chooser.choose(adapted, state["updates"])
     models.save_adapter(adapted, private_folder(partial / "adapter"))
     trained = Trained(
         folder=folder,
@@ -171,9 +193,12 @@ def _train(
         adapter_digest=digest_folder(partial / "adapter"),
         base=base,
         mechanism=mechanism,
-        steps=taken,
-        epsilon=mechanism.epsilon(taken),
-        epsilon_prv=mechanism.epsilon_prv(taken),
+        # An early stop is charged in full: which step it stops at depends on the steps before it.
+        steps=mechanism.steps,
+        noisy_steps=taken,
+        updates=updates,
+        epsilon=mechanism.epsilon(),
+        epsilon_prv=mechanism.epsilon_prv(),
         delta=mechanism.delta,
         group_epsilon={str(size): e for size in _GROUPS if math.isfinite(e := mechanism.group_epsilon(size))},
         records=len(examples),
@@ -185,9 +210,8 @@ def _train(
         gradients=gradients.path,
         manifest_digest=planted.manifest_digest,
     )
-    write_json(partial / "privacy.json", statement(trained, policy))
+    write_json(partial / "privacy.json", statement(trained, policy, chooser.statement()))
     (partial / _STATES).unlink(missing_ok=True)
-    (partial / "checkpoint.pt").unlink()  # last: until here a killed run can finish from it
     return trained
 
 
@@ -212,7 +236,7 @@ def training_examples(planted: Planted, tokenizer: Any, policy: Policy, base: mo
 
 def _entry_states(model: PeftModel, examples: list[Example], policy: Policy, folder: Path) -> EntryStates | None:
     cap = int(policy.train.reuse_gigabytes * 1e9)
-    if not cap or not first_adapted(model):
+    if not cap or uncovered(model) or not first_adapted(model):
         return None
     longest = max(len(example.input_ids) for example in examples)
     states = EntryStates(model, folder / _STATES, longest, cap, len(examples))
@@ -232,21 +256,3 @@ class _EpsilonSoFar:
         if point not in self._known:
             self._known[point] = self._mechanism.epsilon(point, grid=1e-2)
         return self._known[point]
-
-
-def _checkpoint(model: PeftModel, optimizer: UnitOptimizer, folder: Path, state: dict[str, Any]) -> None:
-    content = {"adapter": get_peft_model_state_dict(model), "optimizer": optimizer.state_dict(), "state": state}
-    torch.save(content, folder / "checkpoint.tmp")
-    with (folder / "checkpoint.tmp").open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(folder / "checkpoint.tmp", folder / "checkpoint.pt")
-
-
-def _resume(model: PeftModel, optimizer: UnitOptimizer, folder: Path) -> dict[str, Any]:
-    path = folder / "checkpoint.pt"
-    if not path.exists():
-        return {"updates": 0, "empty_draws": 0, "lost_gradients": 0, "seconds": 0.0}
-    content = torch.load(path, map_location=models.device(), weights_only=True)
-    set_peft_model_state_dict(model, content["adapter"])
-    optimizer.load_state_dict(content["optimizer"])
-    return content["state"]

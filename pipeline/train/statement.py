@@ -24,8 +24,11 @@ OUTSIDE = (
 )
 
 
-def statement(trained: Trained, policy: Policy) -> dict[str, Any]:
-    """The privacy statement of a run, as JSON: the mechanism as it was run, ε by two accountants, and the limits."""
+def statement(trained: Trained, policy: Policy, selection: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The privacy statement of a run, as JSON: the mechanism as it was run, ε by two accountants, and the limits.
+
+    `selection` says how the released step was chosen on public data, if it was (`selection.Chooser.statement`).
+    """
     mechanism = trained.mechanism
     return {
         "schema": "hushtune-privacy/1",
@@ -41,7 +44,12 @@ def statement(trained: Trained, policy: Policy) -> dict[str, Any]:
         "units": mechanism.units,
         "expected_batch": mechanism.expected_batch,
         "steps_planned": mechanism.steps,
-        "steps_taken": trained.steps,
+        "steps_charged": trained.steps,
+        "steps_taken": trained.noisy_steps,
+        "updates": trained.updates,
+        "stopped_early": trained.noisy_steps < mechanism.steps,
+        "steps_in_words": _steps(trained),
+        "selection": selection,
         "epsilon": trained.epsilon,
         "epsilon_by": "privacy loss distributions (dp_accounting)",
         "epsilon_prv": trained.epsilon_prv,
@@ -50,7 +58,20 @@ def statement(trained: Trained, policy: Policy) -> dict[str, Any]:
         "empty_draws": trained.empty_draws,
         "lost_gradients": trained.lost_gradients,
         "canary_manifest": trained.manifest_digest,
-        "public": list(PUBLIC),
+        "gradients": trained.gradients,
+        "public": [*PUBLIC, *(["the records of train.selection.public_data"] if selection else [])],
         "outside_the_guarantee": list(OUTSIDE),
         "versions": {name: version(name) for name in ("torch", "opacus", "peft", "transformers", "dp-accounting")},
     }
+
+
+def _steps(trained: Trained) -> str:
+    planned, taken, updates = trained.mechanism.steps, trained.noisy_steps, trained.updates
+    words = [f"{planned} steps were planned and are charged, {taken} were taken, and {updates} are in the released weights."]
+    if taken < planned:
+        words.append(
+            "Training stopped early on public data; the stop depends on the noisy steps before it, so all are charged."
+        )
+    if updates < taken:
+        words.append("The others were lost when the run was interrupted, or came after the step that public data chose.")
+    return " ".join(words)

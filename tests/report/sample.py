@@ -217,6 +217,8 @@ def _trained() -> dict[str, Any]:
         "adapter_digest": hexes("adapter"),
         "mechanism": mechanism,
         "steps": 40,
+        "noisy_steps": 40,
+        "updates": 40,
         "epsilon": 7.983,
         "delta": mechanism["delta"],
         "epsilon_prv": 7.991,

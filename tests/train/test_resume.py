@@ -1,0 +1,419 @@
+"""Killed anywhere, any number of times: every noisy step is charged before it is taken, and never more than was reserved."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import multiprocessing
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import folders, models, policy
+from pipeline.canaries import Planted
+from pipeline.corpus import Part, Record, save_records
+from pipeline.errors import StageError
+from pipeline.folders import digest_file
+from pipeline.ledger import Ledger
+from pipeline.train import checkpoint, entropy, loop
+from pipeline.train.loop import Trained, train
+from pipeline.train.mechanism import Mechanism
+from pipeline.train.optimizer import UnitOptimizer
+from tests import tiny
+
+RECORDS, STEPS = 40, 4
+MECHANISM = Mechanism(
+    unit="record", units=RECORDS, expected_batch=10, steps=STEPS, noise_multiplier=2.0, clipping_norm=0.1, delta=1e-3
+)
+
+
+class Killed(BaseException):
+    """What stands for the kill: nothing in the code catches it."""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> models.Base:
+    folder = tiny.save(tmp_path_factory.mktemp("models") / "tiny", tiny.llama(layers=1, width=16))
+    return models.resolve(str(folder), folder.parent)
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
+    return plant(tmp_path_factory.mktemp("planted"))
+
+
+def plant(folder: Path) -> Planted:
+    texts = (Record(f"r{i}", f"r{i}", (Part("text", " " + tiny.sentence(i, 6)),)) for i in range(RECORDS))
+    save_records(folder / "train.jsonl", texts)
+    return Planted(
+        folder=folder, train_records=RECORDS, train_units=RECORDS, held_out_records=0, held_out_units=0, canaries=0,
+        included=0, manifest_digest="m", digest=digest_file(folder / "train.jsonl"),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """ε of one mechanism is computed once for all tests, and models are copied instead of read."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("epsilon", "epsilon_prv", "group_epsilon"):
+            patch.setattr(Mechanism, name, functools.cache(getattr(Mechanism, name)))
+        yield
+
+
+def rules(steps: int = STEPS) -> policy.Policy:
+    return policy.load("default").override(
+        train__learning_rate=0.05, train__expected_batch=10, train__steps=steps, data__max_tokens=16
+    )
+
+
+class World:
+    """What outlives a kill: the disk, the ledger's count, and what an onlooker saw of the weights."""
+
+    def __init__(self, planted: Planted, base: models.Base, folder: Path) -> None:
+        self.planted, self.base, self.folder = planted, base, folder
+        self.recorded = 0
+        self.history = [0]
+        self.noisy = 0  # updates that ever touched weights
+        self.paths: dict[str, int] = {}  # digest of weights → how many updates made them
+        self.broken: set[str] = set()
+        self.countdown = -1
+
+    def point(self) -> None:
+        """A place where a kill may fall."""
+        self.countdown -= 1
+        if self.countdown == 0:
+            raise Killed
+
+    def spend(self, taken: int) -> None:
+        self.point()
+        if taken <= self.recorded or taken > STEPS:
+            self.broken.add("the reservation")
+        self.recorded = taken
+        self.history.append(taken)
+        self.point()
+
+    def stepped(self, optimizer: UnitOptimizer, real: Callable[[UnitOptimizer], None]) -> None:
+        before = self.paths.get(state_of(optimizer.params), 0)
+        real(optimizer)
+        self.noisy += 1
+        if self.noisy > self.recorded:
+            self.broken.add("spend first")
+        self.paths[state_of(optimizer.params)] = before + 1
+        self.point()
+
+    def run(self, **options: Any) -> Trained:
+        with hooks(self):
+            return train(
+                self.planted, self.base, MECHANISM, rules(), self.folder, claim="c",
+                **{"spend": self.spend, "taken": self.recorded} | options,
+            )  # fmt: skip
+
+
+def state_of(parameters: list[torch.Tensor]) -> str:
+    return folders.digest([p.detach().flatten().tolist() for p in parameters])
+
+
+@contextmanager
+def hooks(world: World) -> Iterator[None]:
+    """Places to die at: around each spend and update, inside and around each write, and before and after each rename."""
+    save, replace, write, step = torch.save, os.replace, loop.write_json, UnitOptimizer.step
+
+    def torn(content: object, file: Any) -> None:
+        save(content, file)
+        file.flush()
+        whole = file.tell()
+        file.truncate(whole // 2)
+        world.point()
+        file.truncate(whole)
+        file.seek(0)
+        save(content, file)
+
+    def renamed(source: Path, target: Path) -> None:
+        world.point()
+        replace(source, target)
+        world.point()
+
+    def written(path: Path, content: object) -> None:
+        world.point()
+        write(path, content)
+        world.point()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "SECONDS", 0.0)
+        patch.setattr(checkpoint.torch, "save", torn)
+        patch.setattr(os, "replace", renamed)
+        patch.setattr(loop, "write_json", written)
+        patch.setattr(UnitOptimizer, "step", lambda self: world.stepped(self, step))
+        yield
+
+
+def after_kills(world: World, kills: list[int], **options: Any) -> Trained | None:
+    """Run until it is killed at each of the points given, and then to its end; None where every step was lost."""
+    for kill in [*kills, -1]:
+        world.countdown = kill
+        try:
+            trained = world.run(**options)
+        except Killed:
+            continue
+        except StageError as error:
+            assert "before its first checkpoint" in str(error)
+            assert world.recorded == STEPS
+            return None
+        if world.countdown < 0:
+            return trained
+    raise AssertionError("the last run was killed")
+
+
+def check(world: World, trained: Trained | None) -> set[str]:
+    """Which promises the kills broke."""
+    broken = set(world.broken)
+    if world.noisy > world.recorded or world.recorded > STEPS:
+        broken.add("charged")
+    epsilons = [MECHANISM.epsilon(taken, grid=1e-2) for taken in world.history]
+    if epsilons != sorted(epsilons):
+        broken.add("ε")
+    if trained is not None:
+        model, _ = models.with_adapter(world.base, trained.adapter)
+        now = state_of([p for name, p in model.named_parameters() if "lora_" in name])
+        if world.paths.get(now) != trained.updates:
+            broken.add("prefix")
+        if (trained.steps, trained.noisy_steps) != (world.recorded, world.recorded):
+            broken.add("steps")
+        if trained.updates > world.noisy:
+            broken.add("updates")
+        if trained.epsilon != MECHANISM.epsilon():
+            broken.add("ε")
+    return broken
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(kills=st.lists(st.integers(1, 12 * STEPS), max_size=4))
+def test_no_kill_undercounts_overspends_or_mixes_weights(planted: Planted, base: models.Base, kills: list[int]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(planted, base, Path(folder) / "trained")
+        trained = after_kills(world, kills)
+        assert check(world, trained) == set()
+        if not kills:
+            assert world.noisy == world.recorded == STEPS
+
+
+def test_every_single_point_of_a_run_may_be_its_last(planted: Planted, base: models.Base, tmp_path: Path) -> None:
+    """One kill at each point in turn; a kill between spend and update is the only one that leaves a step charged, not taken."""
+    lost = []
+    for kill in itertools.count(1):
+        world = World(planted, base, tmp_path / str(kill))
+        world.countdown = kill
+        try:
+            world.run()
+            break
+        except Killed:
+            pass
+        trained = after_kills(world, [])
+        assert check(world, trained) == set()
+        assert trained is not None
+        lost.append(world.recorded - world.noisy)
+    assert kill > 5 * STEPS
+    assert set(lost) == {0, 1}
+    assert lost.count(1) == STEPS
+
+
+def test_a_loop_that_updates_before_it_records_is_caught(planted: Planted, base: models.Base, tmp_path: Path) -> None:
+    """Negative control: the same checker, a spend that is recorded one update too late."""
+    world = World(planted, base, tmp_path / "trained")
+    late: list[int] = []
+
+    def spend(taken: int) -> None:
+        world.point()
+        if late:
+            world.recorded = late.pop()
+        late.append(taken)
+
+    trained = after_kills(world, [], spend=spend)
+    assert "spend first" in check(world, trained)
+
+
+def test_a_checkpoint_of_other_weights_is_caught(planted: Planted, base: models.Base, tmp_path: Path) -> None:
+    """Negative control: weights that no prefix of the steps made, as a torn or mixed checkpoint would give."""
+    world = World(planted, base, tmp_path / "trained")
+    world.countdown = 30
+    with pytest.raises(Killed):
+        world.run()
+    path = tmp_path / "trained.partial" / checkpoint.NAME
+    content = torch.load(path, weights_only=True)
+    next(iter(content["weights"].values())).add_(0.1)
+    torch.save(content, path)
+    assert "prefix" in check(world, after_kills(world, []))
+
+
+def test_a_ledger_that_was_set_back_stops_the_run(planted: Planted, base: models.Base, tmp_path: Path) -> None:
+    world = World(planted, base, tmp_path / "trained")
+    world.countdown = 40
+    with pytest.raises(Killed):
+        world.run()
+    with pytest.raises(StageError, match="restore the ledger"):
+        world.run(taken=1)
+
+
+def test_a_saved_step_costs_little_or_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: clock[0])
+    saved = checkpoint.Checkpoint(None, None, tmp_path)  # type: ignore[arg-type]
+    assert saved.due()  # the first step, at once
+    saved._cost = 0.1
+    for at, due in ((0.0, False), (4.9, False), (5.0, True)):
+        clock[0] = at
+        assert saved.due() is due
+    saved._cost = 60.0  # a slow disk: still within twenty seconds
+    for at, due in ((19.0, False), (20.0, True)):
+        clock[0] = at
+        assert saved.due() is due
+
+
+class Recorder:
+    """The keystream, with every byte it gave and the key that made them."""
+
+    def __init__(self) -> None:
+        self.given: list[bytes] = []
+        self.stream = entropy._Keystream()
+
+    def __call__(self, count: int) -> bytes:
+        made = self.stream(count)
+        self.given.append(made)
+        return made
+
+
+def randomness_in(folder: Path, given: list[bytes]) -> set[str]:
+    """Files that hold any 16 bytes, at the start of a draw, of what drove the noise and the sampler."""
+    found = set()
+    for path in folder.rglob("*"):
+        content = path.read_bytes() if path.is_file() else b""
+        if any(draw[:16] in content or draw[:16].hex().encode() in content for draw in given):
+            found.add(path.name)
+    return found
+
+
+def steps_with(planted: Planted, base: models.Base, folder: Path, *, die: int | None, taken: int = 0) -> tuple[list, list]:
+    """Noise of every step of a run that is killed right after step `die`, and all the entropy it used."""
+    noise: list[torch.Tensor] = []
+    keys: list[bytes] = []
+    recorder = Recorder()
+    urandom, add = os.urandom, UnitOptimizer.add_noise
+
+    def seen(count: int) -> bytes:
+        keys.append(urandom(count))
+        return keys[-1]
+
+    def noised(self: UnitOptimizer) -> None:
+        before = [p.summed_grad.clone() for p in self.params]
+        add(self)
+        noise.append(torch.cat([(p.grad - b).flatten() for p, b in zip(self.params, before, strict=True)]))
+
+    def progress(done: int, total: int, **figures: object) -> None:
+        if done == die:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "urandom", seen)
+        patch.setattr(UnitOptimizer, "add_noise", noised)
+        patch.setattr(UnitOptimizer.__init__, "__defaults__", (recorder,))
+        patch.setattr(loop.PoissonSampler.__init__, "__kwdefaults__", {"absent": 0, "entropy": recorder})
+        patch.setattr(checkpoint, "SECONDS", 0.0)
+        try:
+            train(
+                planted, base, MECHANISM, rules(), folder, claim="c", spend=lambda taken: None, taken=taken, progress=progress
+            )
+        except Killed:
+            pass
+    return noise, [*recorder.given, *keys]
+
+
+def test_no_randomness_is_kept_and_none_comes_back(planted: Planted, base: models.Base, tmp_path: Path) -> None:
+    whole, _ = steps_with(planted, base, tmp_path / "whole", die=None)
+    _, given = steps_with(planted, base, tmp_path / "killed", die=2)
+    assert len(given) > 4
+    assert randomness_in(tmp_path, given) == set()
+    content = torch.load(tmp_path / "killed.partial" / checkpoint.NAME, weights_only=True)
+    assert content.keys() == {"weights", "optimizer", "state"}
+    assert content["state"].keys() == {"taken", "updates", "empty_draws", "lost_gradients", "seconds", "selection"}
+    shutil.copytree(tmp_path / "killed.partial", tmp_path / "again.partial")
+    first, _ = steps_with(planted, base, tmp_path / "killed", die=None, taken=2)
+    second, given = steps_with(planted, base, tmp_path / "again", die=None, taken=2)
+    assert len(first) == len(second) == STEPS - 2
+    assert randomness_in(tmp_path, given) == set()
+    for one, other in ((first[0], second[0]), (first[0], whole[2]), (second[0], whole[2])):
+        assert abs(float(torch.corrcoef(torch.stack([one, other]))[0, 1])) < 0.2
+
+
+def test_a_checkpoint_with_the_keystream_in_it_is_caught(planted: Planted, base: models.Base, tmp_path: Path) -> None:
+    """Negative control."""
+    _, given = steps_with(planted, base, tmp_path / "killed", die=2)
+    (tmp_path / "killed.partial" / "sampler.state").write_bytes(b"state" + given[0])
+    (tmp_path / "killed.partial" / "sampler.json").write_text(given[1].hex())
+    assert randomness_in(tmp_path, given) == {"sampler.state", "sampler.json"}
+
+
+KILL_STEPS = 60
+
+
+def work(home: Path, base: models.Base, planted: Planted, folder: Path) -> None:
+    """A whole training in a process of its own, through the real ledger, as the flow's tasks do it."""
+    run = MECHANISM.model_copy(update={"steps": KILL_STEPS})
+    ledger, claim = reserved(home, run)
+    trained = train(
+        planted, base, run, rules(KILL_STEPS), folder, claim=claim.id, spend=lambda steps: ledger.spend(claim, steps),
+        taken=ledger.taken(claim), progress=lambda done, total, **figures: time.sleep(0.02),
+    )  # fmt: skip
+    ledger.close(claim, trained.steps)
+
+
+def reserved(home: Path, run: Mechanism) -> tuple[Ledger, Any]:
+    ledger = Ledger(home)
+    claim = ledger.reserve(
+        run="r", lifetime=policy.Lifetime(budget="b", epsilon=1e3, delta=1e-4), sampling_rate=run.sampling_rate,
+        noise_multiplier=run.noise_multiplier, steps=run.steps, epsilon=8, delta=run.delta, policy_digest="p", unit="record",
+    )  # fmt: skip
+    return ledger, claim
+
+
+def test_kill_minus_nine_through_the_real_ledger(planted: Planted, base: models.Base, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.train.test_resume"])
+    ledger, claim = reserved(tmp_path, MECHANISM.model_copy(update={"steps": KILL_STEPS}))
+    recorded = [0]
+    generator = torch.Generator().manual_seed(int(time.time()))
+    waits = torch.rand(3, generator=generator).tolist()
+    for wait in [*waits, None]:
+        process = context.Process(target=work, args=(tmp_path, base, planted, tmp_path / "trained"))
+        process.start()
+        if wait is None:
+            process.join(120)
+            assert process.exitcode == 0
+            break
+        end = time.monotonic() + 60
+        while ledger.taken(claim) <= recorded[-1] and time.monotonic() < end and process.is_alive():
+            time.sleep(0.01)
+        time.sleep(0.4 * wait)
+        process.kill()
+        process.join(60)
+        recorded.append(ledger.taken(claim))
+        saved = torch.load(tmp_path / "trained.partial" / checkpoint.NAME, weights_only=True)["state"]
+        assert 1 <= saved["updates"] <= saved["taken"] <= recorded[-1] <= KILL_STEPS
+    assert recorded == sorted(set(recorded)), waits
+    trained = folders.finished(tmp_path / "trained", Trained)
+    assert trained is not None
+    assert ledger.taken(claim) == trained.steps == trained.noisy_steps == KILL_STEPS
+    assert 1 <= trained.updates <= KILL_STEPS
+    (charge,) = ledger.charges("b")
+    assert (charge.charged, charge.closed) == (KILL_STEPS, True)
+    spends = [entry.steps for entry in ledger.history("b") if entry.kind == "spend"]
+    assert spends == list(range(1, KILL_STEPS + 1))
