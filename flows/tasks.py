@@ -29,7 +29,7 @@ from pipeline.runs import Run
 from pipeline.scrub import Scrubbed
 from pipeline.scrub.probes import write_probes
 from pipeline.train import selection
-from pipeline.train.loop import Trained, training_examples
+from pipeline.train.loop import Trained, rehearse
 from pipeline.train.loop import train as train_adapter
 from pipeline.train.mechanism import Mechanism, calibrate
 
@@ -106,7 +106,7 @@ def plant(line: Line, run: Run, rules: Policy, scrubbed: Scrubbed, base: Base) -
 @stages.stage("reserve")
 def reserve(line: Line, run: Run, rules: Policy, planted: Planted, base: Base) -> Plan:
     """Calibrate the noise and take the whole planned mechanism out of the lifetime budget."""
-    training_examples(planted, models.load_tokenizer(base), rules, base)  # refuses what training would, before it is paid for
+    rehearse(planted, base, rules)  # refuses what training would, before it is paid for
     selection.check(rules, run.folder / "corpus" / "records.jsonl", run.folder)
     rules.privacy.lifetime.check(planted.train_units)
     mechanism = calibrate(rules, planted.train_units)

@@ -82,3 +82,38 @@ def test_a_folders_digest_sees_names_and_bytes(tmp_path: Path) -> None:
     second = folders.digest_folder(tmp_path)
     (tmp_path / "b").write_text("2")
     assert len({first, second, folders.digest_folder(tmp_path)}) == 3
+
+
+@pytest.mark.parametrize("point", ["before the rename", "after the old one is gone", "after the rename"])
+def test_a_stage_that_was_killed_after_its_last_word_is_not_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    folder, calls = tmp_path / "s", []
+
+    def work(partial: Path) -> Count:
+        calls.append(partial)
+        return Count(folder=folder, count=len(calls))
+
+    folders.stage(folder, Count, {"a": 1}, work)
+    replace, rmtree = folders.os.replace, folders.shutil.rmtree
+
+    def killed(source: Path, target: Path) -> None:
+        if Path(target) == folder and point == "after the rename":
+            replace(source, target)
+        if Path(target) == folder and point != "after the old one is gone":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    def gone(path: Path) -> None:
+        rmtree(path)
+        if point == "after the old one is gone":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folders.os, "replace", killed)
+        patch.setattr(folders.shutil, "rmtree", gone)
+        with pytest.raises(KeyboardInterrupt):
+            folders.stage(folder, Count, {"a": 2}, work)
+    assert folders.stage(folder, Count, {"a": 2}, work).count == 2
+    assert len(calls) == 2
+    assert not folder.with_name("s.partial").exists()

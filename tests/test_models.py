@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline import models
-from pipeline.errors import ModelError
+from pipeline import models, policy
+from pipeline.errors import ModelError, PolicyError
 from pipeline.policy import Lora
 from tests import tiny
 
@@ -123,3 +123,39 @@ def test_sampling_follows_its_seed_and_beams_find_something_at_least_as_likely(b
     assert first == models.generate(model, tokenizer, "", decoding="sample", seed=1, max_new_tokens=12)
     assert first != models.generate(model, tokenizer, "", decoding="sample", seed=2, max_new_tokens=12)
     assert isinstance(models.generate(model, tokenizer, " baba", decoding="beam", max_new_tokens=4), str)
+
+
+def test_weights_that_two_modules_share_are_not_trained_whole() -> None:
+    """A tied head would be clipped, saved and merged as if it were another weight than the embedding."""
+    with pytest.raises(ModelError, match="tied embeddings"):
+        models.adapt(tiny.llama().requires_grad_(False), Lora(also_train=("lm_head",)), 0)
+    models.adapt(tiny.qwen().requires_grad_(False), Lora(also_train=("lm_head",)), 0)  # the control: not tied
+
+
+@pytest.mark.parametrize(("name", "words"), [("nothing_here", "no such module"), ("mlp", "no layer with weights of its own")])
+def test_only_single_layers_are_trained_whole(name: str, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        models.adapt(tiny.qwen().requires_grad_(False), Lora(also_train=(name,)), 0)
+
+
+def test_batch_norm_is_refused() -> None:
+    model = tiny.llama().requires_grad_(False)
+    model.model.layers[1].mlp.act_fn = torch.nn.Sequential(torch.nn.BatchNorm1d(64), torch.nn.SiLU())
+    with pytest.raises(ModelError, match="batch norm"):
+        models.adapt(model, Lora(), 0)
+
+
+def test_the_first_weights_follow_from_the_seed_and_nothing_else() -> None:
+    """LoRA is never initialised from data (EVA, PiSSA and the like): B is zero, and A depends on the seed alone."""
+
+    def first(seed: int, model_seed: int = 0) -> dict[str, torch.Tensor]:
+        adapted = models.adapt(tiny.llama(seed=model_seed).requires_grad_(False), Lora(), seed)
+        assert adapted.peft_config["default"].init_lora_weights is True
+        return {name: p.detach() for name, p in adapted.named_parameters() if p.requires_grad}
+
+    one, other = first(0), first(0, model_seed=1)  # other base weights, the same A: not even they enter
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert all(p.abs().max() == 0 for name, p in one.items() if "lora_B" in name)
+    assert any(not torch.equal(one[name], p) for name, p in first(1).items())
+    with pytest.raises(PolicyError, match="init_lora_weights is unknown"):
+        policy.load("default").override(train__lora__init_lora_weights="eva")

@@ -137,13 +137,11 @@ def _train(
     adapted = models.adapt(model, policy.train.lora, policy.train.seed)
     trainable = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     optimizer = UnitOptimizer(torch.optim.Adam(trainable, lr=policy.train.learning_rate, fused=False), mechanism)
-    padding = int(tokenizer.pad_token_id)
-    longest = max(len(example.input_ids) for example in examples)
+    # Without the reused states first: they would hide a frozen layer that mixes the rows of a batch.
+    _check_rows(gradients_for(adapted, mechanism.clipping_norm, int(tokenizer.pad_token_id)), examples, tokenizer)
     states = _entry_states(adapted, examples, policy, partial)
-    gradients = gradients_for(adapted, mechanism.clipping_norm, padding, states)
-    for path in [gradients] if states is None else [gradients_for(adapted, mechanism.clipping_norm, padding), gradients]:
-        with path.attached():  # without the reused states too, which could hide a lower layer that mixes rows
-            check_rows_are_independent(path, longest, len(tokenizer))
+    gradients = gradients_for(adapted, mechanism.clipping_norm, int(tokenizer.pad_token_id), states)
+    _check_rows(gradients, examples, tokenizer)
     absent = planted.canaries - planted.included
     sampler = PoissonSampler(examples, mechanism, policy.privacy.records_per_unit, absent=absent)
     checkpoint = Checkpoint(adapted, optimizer, partial)
@@ -213,6 +211,24 @@ def _train(
     write_json(partial / "privacy.json", statement(trained, policy, chooser.statement()))
     (partial / _STATES).unlink(missing_ok=True)
     return trained
+
+
+def rehearse(planted: Planted, base: models.Base, policy: Policy) -> None:
+    """Refuse, before anything is reserved, what `train` would refuse of the records, the model and the policy.
+
+    Raises:
+        InputError: records are too long and the policy refuses to cut them.
+        ModelError: the model lacks what the policy adapts, or mixes the rows of a batch.
+    """
+    examples = training_examples(planted, models.load_tokenizer(base), policy, base)
+    model, tokenizer = models.load(base)
+    adapted = models.adapt(model, policy.train.lora, policy.train.seed)
+    _check_rows(gradients_for(adapted, policy.train.clipping_norm, int(tokenizer.pad_token_id)), examples, tokenizer)
+
+
+def _check_rows(gradients: Any, examples: list[Example], tokenizer: Any) -> None:
+    with gradients.attached():
+        check_rows_are_independent(gradients, max(len(example.input_ids) for example in examples), len(tokenizer))
 
 
 def training_examples(planted: Planted, tokenizer: Any, policy: Policy, base: models.Base) -> list[Example]:

@@ -6,9 +6,11 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
+from pipeline import models
+from pipeline.policy import Lora
 from pipeline.train.fallback import HookGradients, LoopGradients, gradients_for
 from tests import tiny
-from tests.train.test_gradients import adapted, examples, fast_sum, relative
+from tests.train.test_gradients import adapted, examples, fast_sum, relative, slow_gradient
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -61,3 +63,19 @@ def test_the_path_is_chosen_by_what_the_model_needs_and_says_why() -> None:
     assert path(lora_dropout=0.1).startswith("Opacus hooks, for ")
     assert path(modules_to_save=["lm_head"]).startswith("Opacus hooks, for ")
     assert path(use_dora=True).startswith("one unit at a time, for ")
+
+
+@pytest.mark.parametrize("kind", ["lm_head", "model.norm", "model.embed_tokens", "layers.1.mlp.down_proj"])
+def test_a_module_trained_whole_has_the_gradients_of_the_loop(kind: str) -> None:
+    """An untied Qwen: Opacus's gradients of a head, a norm, an embedding and a linear layer, clipped with LoRA's."""
+    model = models.adapt(tiny.qwen().requires_grad_(False), Lora(rank=2, also_train=(kind,)), 0)
+    assert any(kind in name and "modules_to_save" in name for name, p in model.named_parameters() if p.requires_grad)
+    records = examples([5, 17, 9, 12])
+    units = [records[:1], records[1:3], records[3:]]
+    for norm in (0.5, 1e9):
+        hooked = fast_sum(model, units, norm, kind=HookGradients)
+        slow = sum(
+            gradient * min(1.0, norm / (float(gradient.norm()) + 1e-6))
+            for gradient in (slow_gradient(model, unit) for unit in units)
+        )
+        assert relative(hooked, slow) < 1e-5

@@ -147,17 +147,19 @@ def test_neighbours_do_not_change_a_gradient() -> None:
     assert relative(together - apart, slow_gradient(model, [first])) < 1e-4
 
 
-def test_gradients_that_are_not_finite_contribute_zero_and_are_counted() -> None:
+@pytest.mark.parametrize("kind", [UnitGradients, HookGradients, LoopGradients])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_gradients_that_are_not_finite_contribute_zero_and_are_counted(kind: type, value: str) -> None:
     model = adapted("llama")
     good, bad = examples([8, 8])
     poisoned = len(tiny.tokenizer()) - 1
     with torch.no_grad():
         embedding = model.get_base_model().get_input_embeddings().weight
         model.get_base_model().lm_head.weight = torch.nn.Parameter(embedding.clone(), requires_grad=False)  # untie
-        embedding[poisoned] = float("nan")
+        embedding[poisoned] = float(value)
     bad = Example("bad", "bad", (poisoned, *bad.input_ids[1:]), bad.labels)
     good = Example("good", "good", tuple(min(i, poisoned - 1) for i in good.input_ids), good.labels)
-    gradients = UnitGradients(model, 1.0, padding=1)
+    gradients = kind(model, 1.0, padding=1)
     for parameter in trainable(model):
         parameter.summed_grad = None
     with gradients.attached():
@@ -166,6 +168,16 @@ def test_gradients_that_are_not_finite_contribute_zero_and_are_counted() -> None
     assert gradients.lost == 1
     assert torch.isfinite(mixed).all()
     assert relative(mixed, fast_sum(model, [[good]], 1.0)) < 1e-5
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_one_number_that_is_not_finite_voids_its_unit_alone(value: str) -> None:
+    """Infinity times the coefficient that it makes, zero, would be NaN: the unit is zeroed, not scaled."""
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    tape = module.Tape(torch.arange(2), 2)
+    tape.add(parameter, torch.tensor([[1.0, float(value), 0.0], [0.3, 0.4, 0.0]]))
+    assert tape.clip(1.0) == 1
+    assert parameter.summed_grad.tolist() == pytest.approx([0.3, 0.4, 0.0])
 
 
 def test_what_the_direct_path_does_not_cover_is_named() -> None:

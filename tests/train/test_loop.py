@@ -7,19 +7,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pipeline import models, policy
 from pipeline.canaries import Planted
 from pipeline.corpus import Part, Record, save_records
-from pipeline.errors import InputError, StageError
+from pipeline.errors import InputError, ModelError, StageError
 from pipeline.folders import digest_file
 from pipeline.train import loop
 from pipeline.train import optimizer as optimizer_module
 from pipeline.train.examples import Example
+from pipeline.train.gradients import UnitGradients, check_rows_are_independent
 from pipeline.train.loop import Trained, train
 from pipeline.train.mechanism import Mechanism
 from pipeline.train.optimizer import UnitOptimizer
+from pipeline.train.reuse import EntryStates
 from tests import tiny
 
 RECORDS = 60
@@ -136,6 +140,94 @@ def test_frozen_layers_are_reused_where_only_the_top_is_adapted(planted: Planted
     assert not list(trained.folder.glob("entry-states*"))
     off = chosen.override(train__reuse_gigabytes=0)
     assert train(planted, base, mechanism(), off, tmp_path / "u", claim="c", spend=lambda taken: None).gradients == "direct"
+
+
+def mixed_below(base: models.Base) -> tuple[PreTrainedModel, object]:
+    """A model whose first, frozen block adds to every row the mean of the batch."""
+    model, tokenizer = models.load(base)
+    model.model.layers[0].register_forward_hook(lambda module, inputs, output: output + output.mean(0, keepdim=True))
+    return model, tokenizer
+
+
+def test_reused_layers_cannot_hide_a_block_that_mixes_the_rows(
+    planted: Planted, base: models.Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = policy.load("default").override(train__lora__layers="top_half", train__expected_batch=15, data__max_tokens=32)
+    mixed = mixed_below(base)
+    adapted = models.adapt(mixed[0], chosen.train.lora, 0)
+    states = EntryStates(adapted, tmp_path / "states", 32, 10**6, 60)
+    reused = UnitGradients(adapted, 1.0, 1, states)
+    with reused.attached():  # the control: a check on the reused path alone finds nothing
+        check_rows_are_independent(reused, 32, len(tiny.tokenizer()))
+    for start in (
+        lambda: loop.rehearse(planted, base, chosen),
+        lambda: train(planted, base, mechanism(), chosen, tmp_path / "t", claim="c", spend=print),
+    ):
+        with monkeypatch.context() as patch:
+            fresh = mixed_below(base)
+            patch.setattr(models, "load", lambda base, fresh=fresh: fresh)
+            with pytest.raises(ModelError, match="from its neighbours"):
+                start()
+
+
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ({"dropout": 0.1}, "Opacus hooks, for "),
+        ({"dora": True}, "one unit at a time, for "),
+        ({"also_train": ["lm_head"]}, "Opacus hooks, for "),
+        ({"also_train": ["lm_head"], "dora": True, "dropout": 0.1, "layers": "top_half"}, "one unit at a time, for "),
+    ],
+)
+def test_what_the_direct_path_does_not_cover_is_trained_and_named(
+    planted: Planted, tmp_path: Path, options: dict, path: str
+) -> None:
+    folder = tiny.save(tmp_path / "qwen", tiny.qwen())
+    base = models.resolve(str(folder), tmp_path)
+    chosen = policy.load("default").override(train__learning_rate=0.05, train__expected_batch=15, data__max_tokens=32)
+    chosen = chosen.override(**{f"train__lora__{name}": value for name, value in options.items()})
+    loop.rehearse(planted, base, chosen)
+    trained = train(planted, base, mechanism(steps=2), chosen, tmp_path / "t", claim="c", spend=lambda taken: None)
+    assert trained.gradients.startswith(path)
+    assert json.loads((trained.folder / "privacy.json").read_text())["gradients"] == trained.gradients
+    model, _ = models.with_adapter(base, trained.adapter)
+    ids = torch.arange(2, 12)[None]
+    tuned = model(input_ids=ids).logits
+    with model.disable_adapter():
+        assert not torch.allclose(tuned, model(input_ids=ids).logits, atol=1e-3)
+    merged = model.merge_and_unload()
+    assert torch.allclose(merged(input_ids=ids).logits, tuned, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_weights_move_at_the_first_step_and_survive_saving_reloading_and_merging(
+    planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    folder = tiny.save(tmp_path / family, tiny.FAMILIES[family]())
+    base = models.resolve(str(folder), tmp_path)
+    held: dict[str, torch.Tensor] = {}
+    save = models.save_adapter
+
+    def seen(model: PeftModel, folder: Path) -> Path:
+        held["logits"] = model(input_ids=torch.arange(2, 12)[None]).logits.detach()
+        return save(model, folder)
+
+    monkeypatch.setattr(models, "save_adapter", seen)
+    trained = run(planted, base, tmp_path / "trained", mechanism(steps=1))
+    model, _ = models.with_adapter(base, trained.adapter)
+    assert all(p.abs().max() > 0 for name, p in model.named_parameters() if "lora_B" in name)  # B begins at zero
+    ids = torch.arange(2, 12)[None]
+    tuned = model(input_ids=ids).logits
+    assert torch.allclose(tuned, held["logits"], atol=1e-6)
+    with model.disable_adapter():
+        plain = model(input_ids=ids).logits
+    assert not torch.allclose(tuned, plain, atol=1e-3)
+    merged = model.merge_and_unload()
+    assert not any("lora" in name for name, _ in merged.named_parameters())
+    assert torch.allclose(merged(input_ids=ids).logits, tuned, rtol=1e-4, atol=1e-5)
+    merged.save_pretrained(tmp_path / "merged")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+    assert torch.allclose(again(input_ids=ids).logits, tuned, rtol=1e-4, atol=1e-5)
 
 
 def test_people_are_trained_as_units(planted: Planted, base: models.Base, tmp_path: Path) -> None:

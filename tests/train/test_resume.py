@@ -166,8 +166,8 @@ def after_kills(world: World, kills: list[int], **options: Any) -> Trained | Non
         except Killed:
             continue
         except StageError as error:
-            assert "before its first checkpoint" in str(error)
-            assert world.recorded == STEPS
+            if "before its first checkpoint" not in str(error) or world.recorded != STEPS:
+                raise
             return None
         if world.countdown < 0:
             return trained
@@ -245,7 +245,7 @@ def test_a_loop_that_updates_before_it_records_is_caught(planted: Planted, base:
 def test_a_checkpoint_of_other_weights_is_caught(planted: Planted, base: models.Base, tmp_path: Path) -> None:
     """Negative control: weights that no prefix of the steps made, as a torn or mixed checkpoint would give."""
     world = World(planted, base, tmp_path / "trained")
-    world.countdown = 30
+    world.countdown = 20
     with pytest.raises(Killed):
         world.run()
     path = tmp_path / "trained.partial" / checkpoint.NAME
@@ -257,7 +257,7 @@ def test_a_checkpoint_of_other_weights_is_caught(planted: Planted, base: models.
 
 def test_a_ledger_that_was_set_back_stops_the_run(planted: Planted, base: models.Base, tmp_path: Path) -> None:
     world = World(planted, base, tmp_path / "trained")
-    world.countdown = 40
+    world.countdown = 22
     with pytest.raises(Killed):
         world.run()
     with pytest.raises(StageError, match="restore the ledger"):
