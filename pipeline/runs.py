@@ -83,7 +83,7 @@ def hold(folder: Path) -> None:
     """Keep every other process away from a run until `let_go` or this process's end, however it ends; twice is fine.
 
     Raises:
-        UsageError: another process works on the run.
+        UsageError: another process works on the run, or its disk knows no locks.
     """
     folder = folder.absolute()
     if folder in _held:
@@ -91,8 +91,12 @@ def hold(folder: Path) -> None:
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError as error:
         os.close(descriptor)
+        if not isinstance(error, BlockingIOError):
+            raise UsageError(
+                f"The folder {folder} cannot be locked ({error.strerror}): put the home folder on a disk that knows locks."
+            ) from None
         raise UsageError(
             f"Run {folder.name} is being worked on by another process: wait until it ends, or start another run with --new."
         ) from None

@@ -23,6 +23,7 @@ def promise(policy: dict[str, Any], trained: dict[str, Any], data: dict[str, Any
     epsilon, delta = trained["epsilon"], trained["delta"]
     groups = {size: (trained.get("group_epsilon") or {}).get(size) for size in _GROUPS}
     certainty = 1 / (1 + math.exp(-epsilon))
+    chosen = policy["train"].get("selection") is not None
     return {
         "finding": f"What an outsider can learn from this model about any one {unit} of the data is limited, by proof.",
         "unit": unit,
@@ -49,6 +50,7 @@ def promise(policy: dict[str, Any], trained: dict[str, Any], data: dict[str, Any
             f"the mechanism: sampling rate, noise, clipping norm, number of steps, δ and the number of {unit}s, "
             "from which some of these follow",
             "the planted secrets, their coins and their scores; they are random text and belong to nobody",
+            *(["the records by which the released step was chosen (train.selection.public_data)"] if chosen else []),
         ],
     }
 

@@ -122,7 +122,7 @@ def training(stages: Stages) -> dict[str, Any]:
     gap = abs(trained["epsilon"] - trained["epsilon_prv"]) if trained["epsilon_prv"] is not None else None
     second = f"; a second accountant finds {upper(trained['epsilon_prv'])}" if gap is not None else ""
     return {
-        "finding": f"{plural(trained['steps'], 'noisy step')} spent ε = {upper(trained['epsilon'])} of the "
+        "finding": f"{_steps(trained)} ε = {upper(trained['epsilon'])} of the "
         f"{plain(policy['privacy']['epsilon'])} that the policy allows{second}.",
         "mechanism": "DP-SGD: Poisson-subsampled Gaussian mechanism on LoRA weights",
         "how": f"In each step every {mechanism['unit']} is drawn with its own coin of probability q. Each one's gradient is "
@@ -151,6 +151,13 @@ def training(stages: Stages) -> dict[str, Any]:
         "base": {key: trained["base"][key] for key in ("name", "parameters", "context", "licence", "digest")},
         "adapter_digest": trained["adapter_digest"],
     }
+
+
+def _steps(trained: dict[str, Any]) -> str:
+    taken, charged = trained["noisy_steps"], plural(trained["steps"], "noisy step")
+    if taken < trained["steps"]:
+        return f"Training stopped on public data after {count(taken)} steps; all {charged} planned are charged:"
+    return f"{charged} spent"
 
 
 def budget(stages: Stages) -> dict[str, Any]:

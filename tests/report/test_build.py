@@ -206,6 +206,16 @@ class TestPromise:
         values["trained"] |= {"empty_draws": 31, "lost_gradients": 17}
         assert sample.released(**values) == content
 
+    def test_an_early_stop_is_said_and_charged_in_full(self):
+        values = sample.stages()
+        values["trained"] |= {"noisy_steps": 12, "updates": 10}
+        content = sample.released(**values)["training"]
+        assert content["finding"].startswith(
+            "Training stopped on public data after 12 steps; all 40 noisy steps planned are charged"
+        )
+        assert (content["steps"], content["updates"]) == (40, 10)
+        assert sample.released()["training"]["finding"].startswith("40 noisy steps spent ε = ")
+
 
 class TestAttacks:
     def test_exposure_that_is_not_valid_finds_nothing(self):

@@ -26,6 +26,8 @@ from pipeline.train.optimizer import UnitOptimizer
 from pipeline.train.reuse import EntryStates
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 RECORDS = 60
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import multiprocessing
 import os
@@ -30,6 +29,8 @@ from pipeline.train.loop import Trained, train
 from pipeline.train.mechanism import Mechanism
 from pipeline.train.optimizer import UnitOptimizer
 from tests import tiny
+
+pytestmark = pytest.mark.usefixtures("quick")
 
 RECORDS, STEPS = 40, 4
 MECHANISM = Mechanism(
@@ -59,15 +60,6 @@ def plant(folder: Path) -> Planted:
         folder=folder, train_records=RECORDS, train_units=RECORDS, held_out_records=0, held_out_units=0, canaries=0,
         included=0, manifest_digest="m", digest=digest_file(folder / "train.jsonl"),
     )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    """ε of one mechanism is computed once for all tests, and models are copied instead of read."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("epsilon", "epsilon_prv", "group_epsilon"):
-            patch.setattr(Mechanism, name, functools.cache(getattr(Mechanism, name)))
-        yield
 
 
 def rules(steps: int = STEPS) -> policy.Policy:
@@ -391,7 +383,7 @@ def test_kill_minus_nine_through_the_real_ledger(planted: Planted, base: models.
     ledger, claim = reserved(tmp_path, MECHANISM.model_copy(update={"steps": KILL_STEPS}))
     recorded = [0]
     generator = torch.Generator().manual_seed(int(time.time()))
-    waits = torch.rand(3, generator=generator).tolist()
+    waits = torch.rand(2, generator=generator).tolist()
     for wait in [*waits, None]:
         process = context.Process(target=work, args=(tmp_path, base, planted, tmp_path / "trained"))
         process.start()

@@ -20,6 +20,8 @@ from pipeline.train.loop import Trained, train
 from pipeline.train.mechanism import Mechanism
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 RECORDS, STEPS = 40, 6
 MECHANISM = Mechanism(
     unit="record", units=RECORDS, expected_batch=10, steps=STEPS, noise_multiplier=2.0, clipping_norm=0.1, delta=1e-3
