@@ -24,6 +24,7 @@ from pipeline.errors import InputError, PolicyError
 from pipeline.folders import digest
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
 Limit = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -132,7 +133,7 @@ class Lora(Section):
 
     rank: int = Field(8, ge=1, le=256)
     alpha: float = Field(16, gt=0)
-    layers: Literal["all", "top_half"] | Annotated[int, Field(ge=1)] = "all"
+    layers: Literal["all", "top_half"] | Count = "all"
     dropout: float = Field(0, ge=0, lt=1, description="share of a layer's inputs that LoRA does not see; takes a slower path")
     dora: bool = Field(False, description="also train the magnitude of each weight (DoRA); takes the slowest path")
     also_train: tuple[str, ...] = Field((), description="modules to train whole, lm_head for one; takes a slower path")
@@ -162,8 +163,9 @@ class Train(Section):
     """DP-SGD: the schedule and the optimizer."""
 
     lora: Lora = Lora()
-    expected_batch: int = Field(ge=1, description="expected number of units in a step (Poisson sampling)")
-    steps: int = Field(ge=1)
+    epochs: float = Field(1, gt=0, description="expected visits of each unit, where expected_batch or steps is auto")
+    expected_batch: Count | Literal["auto"] = Field("auto", description="expected number of units in a step (Poisson sampling)")
+    steps: Count | Literal["auto"] = Field("auto", description="noisy steps; auto takes as many as the noise bears")
     learning_rate: float = Field(gt=0)
     clipping_norm: float = Field(gt=0)
     microbatch_tokens: int = Field(4096, ge=64, description="tokens held in memory at once; does not change the result")

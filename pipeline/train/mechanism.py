@@ -23,6 +23,7 @@ from scipy import stats
 from pipeline.errors import InputError
 from pipeline.folders import Value
 from pipeline.policy import Policy
+from pipeline.train.schedule import schedule
 
 # σ is rounded up to this step, so that the printed figure is the one that was used.
 _RESOLUTION = 1e-4
@@ -101,24 +102,30 @@ def delta_for(policy: Policy, units: int) -> float:
 
 
 def calibrate(policy: Policy, units: int) -> Mechanism:
-    """The mechanism with the least noise that keeps the policy's (ε, δ) for `units` privacy units.
+    """The mechanism with the least noise that keeps the policy's (ε, δ) for `units` privacy units, canaries among them.
 
     Raises:
-        InputError: there are too few units for the policy's batch, or no reasonable noise keeps the promise.
+        InputError: there are too few units for the policy's batch or its canaries, or no reasonable noise keeps the promise.
     """
-    batch = policy.train.expected_batch
+    real, canaries = units - policy.canaries.count, policy.canaries.count
+    if real < canaries:
+        raise InputError(
+            f"There are {max(0, real)} privacy units to train on and {canaries} canaries, which would drown them: add data or "
+            "lower canaries.count."
+        )
+    delta = delta_for(policy, units)
+    target = policy.privacy.epsilon
+    batch, steps = schedule(policy.train, units, target, delta)
     if units < 2 * batch:
         raise InputError(
             f"There are {units} privacy units to train on and train.expected_batch is {batch}: at least twice as many units "
             f"are needed, so add data or set train.expected_batch to at most {max(1, units // 2)}."
         )
-    delta = delta_for(policy, units)
-    target = policy.privacy.epsilon
     rate = batch / units
 
     def event(noise: float) -> dp_accounting.DpEvent:
         sampled = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(noise))
-        return dp_accounting.SelfComposedDpEvent(sampled, policy.train.steps)
+        return dp_accounting.SelfComposedDpEvent(sampled, steps)
 
     try:
         noise = dp_accounting.calibrate_dp_mechanism(
@@ -132,14 +139,14 @@ def calibrate(policy: Policy, units: int) -> Mechanism:
         )
     except (NoBracketIntervalFoundError, ValueError) as error:
         raise InputError(
-            f"No noise keeps privacy.epsilon = {target:g} for {units} units, a batch of {batch} and {policy.train.steps} "
+            f"No noise keeps privacy.epsilon = {target:g} for {units} units, a batch of {batch} and {steps} "
             "steps: raise epsilon, lower train.steps or add data."
         ) from error
     return Mechanism(
         unit=policy.privacy.unit,
         units=units,
         expected_batch=batch,
-        steps=policy.train.steps,
+        steps=steps,
         noise_multiplier=round(math.ceil(noise / _RESOLUTION) * _RESOLUTION, 4),
         clipping_norm=policy.train.clipping_norm,
         delta=delta,

@@ -56,7 +56,7 @@ CASES = {
     "missing column": Case(
         with_lines(lambda lines: [one.replace('"text"', '"body"') for one in lines]), ("data.jsonl", "text")
     ),
-    "too few records": Case(with_lines(lambda lines: lines[:30]), ("units", "train.expected_batch")),
+    "too few records": Case(with_lines(lambda lines: lines[:30]), ("units", "canaries.count")),
     "overlong record": Case(with_policy({"data": {"overlong": "refuse", "max_tokens": 8}}), ("data.max_tokens",)),
     "beyond the context": Case(with_policy({"data": {"max_tokens": 4096}}), ("data.max_tokens", "context")),
     "unknown key": Case(with_policy({"privacy": {"epsilonn": 3}}), ("bad.yaml", "privacy.epsilonn")),

@@ -51,7 +51,7 @@ def test_calibration_keeps_the_promise_and_wastes_little(epsilon: float) -> None
     assert run.epsilon() <= epsilon
     assert run.epsilon() > 0.98 * epsilon
     assert run.delta == pytest.approx(5000**-1.1)
-    assert run.sampling_rate == chosen.train.expected_batch / 5000
+    assert run.sampling_rate == 256 / 5000
 
 
 def test_the_event_is_built_from_the_mechanism() -> None:
@@ -63,7 +63,9 @@ def test_the_event_is_built_from_the_mechanism() -> None:
 
 
 def test_too_few_units_are_refused_with_the_mend() -> None:
-    with pytest.raises(InputError, match=r"train\.expected_batch to at most 150"):
+    with pytest.raises(InputError, match=r"train\.expected_batch to at most 300"):
+        calibrate(policy.load("default").override(train__expected_batch=400), 600)
+    with pytest.raises(InputError, match=r"44 privacy units to train on and 256 canaries.*canaries\.count"):
         calibrate(policy.load("default"), 300)
 
 
