@@ -37,9 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         policy = resolved_policy(arguments)
         data = data_file(arguments)
+        _check(arguments.processes)
         name = arguments.name or ("example" if arguments.data is None else runs.name_for(data))
         job = _job(runs.open_home(arguments.home), name, policy, data, new=arguments.new)
-        outcome = _finetune(job, data, runs.keep_policy(job.folder, policy))
+        outcome = _finetune(job, data, runs.keep_policy(job.folder, policy), arguments.processes)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_stopped(job)) from None
     except HushtuneError as error:
@@ -72,7 +73,15 @@ def _job(home: Path, name: str, policy: Policy, data: Path, *, new: bool) -> Run
     return resume.begin(home, wanted)
 
 
-def _finetune(job: Run, data: Path, policy: Path) -> Outcome:
+def _check(processes: int) -> None:
+    """Refuse a number of processes that this machine cannot run, before anything is spent."""
+    if processes != 1:
+        from pipeline.train import launch
+
+        launch.check(processes)
+
+
+def _finetune(job: Run, data: Path, policy: Path, processes: int) -> Outcome:
     """Run the flow and return its outcome, or raise what stopped it."""
     quiet()
     with console.shown() as board, contextlib.ExitStack() as until_the_end:
@@ -81,7 +90,9 @@ def _finetune(job: Run, data: Path, policy: Path) -> Outcome:
             until_the_end.enter_context(server.running(job.home, heavy))
         from flows.finetune import finetune
 
-        state = finetune(data=data, policy=str(policy), home=job.home, name=job.name, run=job.id, return_state=True)
+        state = finetune(
+            data=data, policy=str(policy), home=job.home, name=job.name, run=job.id, processes=processes, return_state=True
+        )
         result: Any = state.result(raise_on_failure=False)
     if isinstance(result, Outcome):
         return result

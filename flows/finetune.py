@@ -25,6 +25,7 @@ def finetune(
     name: str | None = None,
     run: str | None = None,
     base_model: str | None = None,
+    processes: int = 1,
 ) -> State:
     """Fine-tune on private text, audit, judge, and release only if every gate passes.
 
@@ -37,6 +38,7 @@ def finetune(
         name: what the release is called; the data file's name by default.
         run: id of a run to take up again; a new one by default.
         base_model: overrides the policy's.
+        processes: that train together on this machine.
 
     Returns:
         Completed "Released" or "AwaitingApproval", Failed "Rejected" or "BudgetExhausted".
@@ -50,7 +52,7 @@ def finetune(
         plan = tasks.reserve(job, rules, planted, base)
     except BudgetExhausted as error:
         return Failed(name="BudgetExhausted", message=str(error), data=error)
-    trained, standing = tasks.train(job, rules, planted, base, plan)
+    trained, standing = tasks.train(job, rules, planted, base, plan, processes)
     evidence = tasks.audit(job, rules, planted, trained, scrubbed)
     verdict = tasks.judge(job, rules, evidence)
     page = tasks.report(job, rules, corpus, scrubbed, planted, trained, evidence, verdict, standing)

@@ -28,7 +28,7 @@ from pipeline.release import Release
 from pipeline.runs import Run
 from pipeline.scrub import Scrubbed
 from pipeline.scrub.probes import write_probes
-from pipeline.train import selection
+from pipeline.train import launch, selection
 from pipeline.train.loop import Trained, rehearse
 from pipeline.train.loop import train as train_adapter
 from pipeline.train.mechanism import Mechanism, calibrate
@@ -122,6 +122,7 @@ def reserve(line: Line, run: Run, rules: Policy, planted: Planted, base: Base) -
         unit=mechanism.unit,
     )
     write_json(run.folder / "claim.json", claim.model_dump(mode="json"))
+    write_json(run.folder / "mechanism.json", mechanism.model_dump(mode="json"))
     line.say(f"σ {mechanism.noise_multiplier:g}, q {mechanism.sampling_rate:.2g}, {mechanism.steps} steps")
     row = mechanism.model_dump(mode="json") | {"sampling_rate": mechanism.sampling_rate}
     stages.table(run, "mechanism", [row], "Mechanism reserved in the ledger")
@@ -129,20 +130,25 @@ def reserve(line: Line, run: Run, rules: Policy, planted: Planted, base: Base) -
 
 
 @stages.stage("train")
-def train(line: Line, run: Run, rules: Policy, planted: Planted, base: Base, plan: Plan) -> tuple[Trained, Standing]:
+def train(
+    line: Line, run: Run, rules: Policy, planted: Planted, base: Base, plan: Plan, processes: int
+) -> tuple[Trained, Standing]:
     """Train under DP-SGD, every step in the ledger before it touches a weight; also says where the budget then stands."""
     ledger, claim = Ledger(run.home), plan.claim
-    trained = train_adapter(
-        planted,
-        base,
-        plan.mechanism,
-        rules,
-        run.folder / "trained",
-        claim=claim.id,
-        spend=lambda steps: ledger.spend(claim, steps),
-        taken=ledger.taken(claim),
-        progress=line,
-    )
+    if processes == 1:
+        trained = train_adapter(
+            planted,
+            base,
+            plan.mechanism,
+            rules,
+            run.folder / "trained",
+            claim=claim.id,
+            spend=lambda steps: ledger.spend(claim, steps),
+            taken=ledger.taken(claim),
+            progress=line,
+        )
+    else:
+        trained = launch.train(run.folder, processes, line)
     ledger.close(claim, trained.steps)
     standing = ledger.standing(claim.budget, lifetime=rules.privacy.lifetime)
     write_json(run.folder / "standing.json", standing.model_dump(mode="json"))

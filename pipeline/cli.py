@@ -130,6 +130,7 @@ def _data_commands(commands) -> None:
     _takes_data(run, optional=True)
     run.add_argument("--name", help="name of the release (default: the data file's name)")
     run.add_argument("--new", action="store_true", help="leave an interrupted run of the same name, policy and data as it is")
+    run.add_argument("--processes", type=int, default=1, metavar="N", help="train by N processes, one a GPU (default: 1)")
 
     plan = _add(commands, "plan", "pipeline.commands.plan:plan", "say what a run would do and spend, without doing it")
     _takes_data(plan, optional=True)
@@ -211,8 +212,9 @@ def _bench_commands(commands) -> None:
     actions = bench.add_subparsers(metavar="WHAT", required=True)
     train = _add(actions, "train", "pipeline.commands.bench:train", "a private step against stock LoRA and Opacus")
     train.add_argument(
-        "--shape", action="append", metavar="NAME", help="nano, gpt2 or smollm2-135m; may be repeated (default: nano)"
+        "--shape", action="append", metavar="NAME", help="nano, gpt2, smollm2-135m or smollm2-135m-gpu; may be repeated"
     )
     train.add_argument("--rounds", type=int, default=7, metavar="N", help="timed rounds of every way (default: 7)")
     train.add_argument("--threads", type=int, default=2, metavar="N", help="threads of torch (default: 2)")
+    train.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: bfloat16 on a GPU (default: cpu)")
     train.add_argument("--no-memory", action="store_true", help="leave out peak memory, which takes a process a way")

@@ -43,7 +43,7 @@ class Checkpoint:
         """
         path = self._folder / NAME
         if not path.exists():
-            return {"taken": 0, "updates": 0, "empty_draws": 0, "lost_gradients": 0, "seconds": 0.0, "selection": None}
+            return fresh()
         content = torch.load(path, map_location=models.device(), weights_only=True)
         put(self._model, content["weights"])
         self._optimizer.load_state_dict(content["optimizer"])
@@ -71,6 +71,11 @@ class Checkpoint:
         sync(self._folder)
         self._saved = time.monotonic()
         self._cost = self._saved - started
+
+
+def fresh() -> State:
+    """The state of a training that has taken no step."""
+    return {"taken": 0, "updates": 0, "empty_draws": 0, "lost_gradients": 0, "seconds": 0.0, "selection": None}
 
 
 def weights(model: PeftModel) -> dict[str, torch.Tensor]:

@@ -44,21 +44,21 @@ def uniform(count: int, entropy: Entropy = SYSTEM) -> np.ndarray:
     return (np.frombuffer(entropy(8 * count), np.uint64) >> np.uint64(11)) * 2.0**-53
 
 
-def normal(count: int, entropy: Entropy = SYSTEM) -> torch.Tensor:
-    """`count` independent standard normals, shape [count], float64, hardened against floating-point attacks.
+def normal(count: int, entropy: Entropy = SYSTEM, device: torch.device | None = None) -> torch.Tensor:
+    """`count` independent standard normals, shape [count], float64 on `device`, hardened against floating-point attacks.
 
     Each is half the sum of four Box–Muller normals, so that its low bits betray nothing about the sum that it hides
     (Holohan and Braghin 2021, section 5.1; Opacus's secure mode does the same). Of each Box–Muller pair both are used: they
     are independent, and they fall into different sums.
     """
-    made = torch.empty(count, dtype=torch.float64)
-    for part in made.split(_CHUNK):
-        part.copy_(_normal(len(part), entropy))
+    made = torch.empty(count, dtype=torch.float64, device=device)
+    for part in made.split(_CHUNK if made.device.type == "cpu" else max(1, count)):
+        part.copy_(_normal(len(part), entropy, made.device))
     return made
 
 
-def _normal(count: int, entropy: Entropy) -> torch.Tensor:
-    uniforms = torch.from_numpy(uniform(4 * count, entropy)).view(2, 2 * count)
+def _normal(count: int, entropy: Entropy, device: torch.device) -> torch.Tensor:
+    uniforms = torch.from_numpy(uniform(4 * count, entropy)).to(device).view(2, 2 * count)
     radius = uniforms[0].neg_().log1p_().mul_(-2.0).sqrt_()
     angle = uniforms[1].mul_(2.0 * math.pi)
     cosines = angle.cos().mul_(radius).view(2, count).sum(0)

@@ -17,8 +17,9 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
 from pipeline.errors import ModelError
-from pipeline.train.examples import IGNORED, Example, pad
-from pipeline.train.gradients import UnitGradients, token_weights, unclipped, uncovered
+from pipeline.train.coverage import uncovered
+from pipeline.train.examples import IGNORED, Even, Example, pad
+from pipeline.train.gradients import UnitGradients, autocast, precision_on, token_weights, unclipped
 from pipeline.train.reuse import EntryStates
 from pipeline.train.tape import Tape
 
@@ -26,27 +27,42 @@ Unit = Sequence[Example]
 
 
 def gradients_for(
-    model: PeftModel, clipping_norm: float, padding: int, states: EntryStates | None = None
+    model: PeftModel,
+    clipping_norm: float,
+    padding: int,
+    states: EntryStates | None = None,
+    even: Even | None = None,
 ) -> UnitGradients | HookGradients | LoopGradients:
-    """The fastest path that covers the model; its `path` says in words which one it is, and why."""
+    """The fastest path that covers the model; its `path` says in words which one it is, and why.
+
+    With `even` shapes, large products are done in the precision that the device has for them.
+    """
+    precision = precision_on(model.device) if even else torch.float32
     if not uncovered(model):
-        return UnitGradients(model, clipping_norm, padding, states)
+        return UnitGradients(model, clipping_norm, padding, states, precision, even)
     loras = [module for module in model.modules() if isinstance(module, LoraLayer)]
     if any(any(module.use_dora.values()) for module in loras):
-        return LoopGradients(model, clipping_norm, padding)
+        return LoopGradients(model, clipping_norm, padding, precision)
     return HookGradients(model, clipping_norm, padding)
 
 
 class LoopGradients:
     """The same service as `gradients.UnitGradients`, one unit at a time by plain autograd."""
 
-    def __init__(self, model: PeftModel, clipping_norm: float, padding: int) -> None:
+    even = None  # a unit alone has no neighbours that its rounding could depend on
+
+    def __init__(self, model: PeftModel, clipping_norm: float, padding: int, precision: torch.dtype = torch.float32) -> None:
         self._model: Any = model
+        self.compute_in(precision)
         self._trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self._norm = clipping_norm
         self._padding = padding
         self.lost = 0
         self.path = f"one unit at a time, for {_first(uncovered(model))}"
+
+    def compute_in(self, precision: torch.dtype) -> None:
+        """Do the large products in this precision from now on."""
+        self.precision = precision
 
     @contextmanager
     def attached(self) -> Iterator[LoopGradients]:
@@ -88,7 +104,8 @@ class LoopGradients:
         owners = torch.tensor([index for index, unit in enumerate(units) for _ in unit], device=device)
         shares = torch.tensor([1 / len(unit) for unit in units for _ in unit], device=device)
         ids, labels = pad(rows, self._padding)
-        logits = self._model(input_ids=ids.to(device), use_cache=False).logits[:, :-1]
+        with autocast(device, self.precision):
+            logits = self._model(input_ids=ids.to(device), use_cache=False).logits[:, :-1].float()
         targets = labels[:, 1:].to(device)
         weights = token_weights(targets != IGNORED, shares)
         losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED)
@@ -98,7 +115,7 @@ class LoopGradients:
 
 
 class HookGradients(LoopGradients):
-    """The same service as `gradients.UnitGradients`, through Opacus's hooks."""
+    """The same service as `gradients.UnitGradients`, through Opacus's hooks; always in float32."""
 
     def __init__(self, model: PeftModel, clipping_norm: float, padding: int) -> None:
         super().__init__(model, clipping_norm, padding)

@@ -65,6 +65,12 @@ class AdaptedLayers:
                 del module.forward
             self.record(None)
 
+    def compute_in(self, precision: torch.dtype) -> None:
+        """Multiply by the frozen weights in this precision from now on: float32, or a lower one that keeps copies of them."""
+        for group in self._groups:
+            for layer in group.layers:
+                layer.compute_in(precision)
+
     def record(self, tape: Tape | None) -> None:
         """Give the gradients of the next backward pass to `tape`."""
         for group in self._groups:
@@ -80,26 +86,31 @@ class _Layer:
         self.a: Any = module.lora_A[name].weight
         self.b: Any = module.lora_B[name].weight
         self.scaling = float(module.scaling[name])
+        self.compute_in(torch.float32)
 
-    @property
-    def weight(self) -> Tensor:
-        """[p, d]; GPT-2's Conv1D holds [d, p]."""
-        return self.base.weight.T if isinstance(self.base, Conv1D) else self.base.weight
+    def compute_in(self, precision: torch.dtype) -> None:
+        weight, bias = self.base.weight, getattr(self.base, "bias", None)
+        weight = weight.T if isinstance(self.base, Conv1D) else weight  # [p, d]; GPT-2's Conv1D holds [d, p]
+        self.weight = weight.to(precision)
+        self._bias = None if bias is None else bias.to(precision)
 
     def merges(self, x: Tensor) -> bool:
-        """Whether adding B A to W costs less than running x [B, T, d] through B and A as well."""
-        return x.shape[0] * x.shape[1] > min(self.weight.shape)
+        """Whether adding B A to W costs less than running x [B, T, d] through B and A as well.
+
+        Never below float32: what training has moved would be lost in the rounding of the sum.
+        """
+        return x.dtype is torch.float32 and x.shape[0] * x.shape[1] > min(self.weight.shape)
 
     def merged(self) -> Tensor:
         """W + s·B A, made when it is needed and kept nowhere."""
         return torch.addmm(self.weight, self.b, self.a, alpha=self.scaling)
 
     def output(self, x: Tensor, h: Tensor) -> Tensor:
-        """The layer's output [B, T, p]."""
+        """The layer's output [B, T, p], in the precision of x."""
         if self.merges(x):
-            return nn.functional.linear(x, self.merged(), self.base.bias)
-        y = self.base(x)
-        y.flatten(0, 1).addmm_(h, self.b.T, alpha=self.scaling)
+            return nn.functional.linear(x, self.merged(), self._bias)
+        y = self.base(x) if x.dtype is torch.float32 else nn.functional.linear(x, self.weight, self._bias)
+        y.flatten(0, 1).addmm_(h, self.b.to(x.dtype).T, alpha=self.scaling)
         return y
 
 
@@ -126,25 +137,30 @@ class _Group:
             self._input = None
         return output
 
+    def lowered(self, x: Tensor) -> Tensor:
+        """The layers' input in the precision of their products."""
+        return x.to(self.layers[0].weight.dtype)
+
     def project(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """H [N, r + r + …] and each layer's output [B, T, p] for x [B, T, d], N = B·T."""
-        h = x.flatten(0, 1) @ self._a().T
+        """H [N, r + r + …] and each layer's output [B, T, p] for x [B, T, d], N = B·T, all in the precision of x."""
+        h = x.flatten(0, 1) @ self._a().to(x.dtype).T
         outputs = []
         for layer, part in zip(self.layers, h.split(self._ranks, 1), strict=True):
             outputs.append(layer.output(x, part))
         return h, outputs
 
     def pull(self, x: Tensor, h: Tensor, dys: Sequence[Tensor], *, onward: bool = True) -> Tensor | None:
-        """Give the gradients of a and b to the tape; returns the gradient of x if it goes `onward`."""
+        """Give the gradients of a and b, in float32, to the tape; returns the gradient of x if it goes `onward`."""
         tape: Any = self.tape
         rows, length = x.shape[:2]
         dys = [dy.flatten(0, 1) for dy in dys]
         dhs = []
-        for layer, part, dy in zip(self.layers, h.split(self._ranks, 1), dys, strict=True):
-            tape.product([layer.b], dy.view(rows, length, -1), (part * layer.scaling).view(rows, length, -1))
-            dhs.append((dy @ layer.b).mul_(layer.scaling))
+        for layer, part, dy in zip(self.layers, h.float().split(self._ranks, 1), dys, strict=True):
+            wide = dy.float()
+            tape.product([layer.b], wide.view(rows, length, -1), (part * layer.scaling).view(rows, length, -1))
+            dhs.append((wide @ layer.b).mul_(layer.scaling))
         dh = torch.cat(dhs, 1) if len(dhs) > 1 else dhs[0]
-        tape.product([layer.a for layer in self.layers], dh.view(rows, length, -1), x)
+        tape.product([layer.a for layer in self.layers], dh.view(rows, length, -1), x.float())
         if not onward:
             return None
         if self.layers[0].merges(x):
@@ -152,7 +168,7 @@ class _Group:
             for layer, dy in zip(self.layers[1:], dys[1:], strict=True):
                 dx.addmm_(dy, layer.merged())
             return dx.view_as(x)
-        dx = dh @ self._a()
+        dx = dh.to(x.dtype) @ self._a().to(x.dtype)
         for layer, dy in zip(self.layers, dys, strict=True):
             dx.addmm_(dy, layer.weight)
         return dx.view_as(x)
@@ -164,16 +180,21 @@ class _Group:
 class _Linears(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: _Group, *parameters: Tensor) -> tuple[Tensor, ...]:
+        ctx.group, ctx.kind = group, x.dtype
+        x = group.lowered(x)
         h, outputs = group.project(x)
         ctx.save_for_backward(x, h)
-        ctx.group = group
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *dys: Tensor) -> tuple[Tensor | None, ...]:
         x, h = ctx.saved_tensors
         dx = ctx.group.pull(x, h, dys, onward=ctx.needs_input_grad[0])
-        return dx, None, *[None] * len(ctx.group.parameters)
+        return _as(dx, ctx.kind), None, *[None] * len(ctx.group.parameters)
+
+
+def _as(gradient: Tensor | None, kind: torch.dtype) -> Tensor | None:
+    return None if gradient is None else gradient.to(kind)
 
 
 class _Gated:
@@ -190,10 +211,11 @@ class _Gated:
 class _GatedFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, mlp: _Gated, *parameters: Tensor) -> Tensor:
+        ctx.mlp, ctx.kind = mlp, x.dtype
+        x = mlp.pair.lowered(x)
         h, (gate, up) = mlp.pair.project(x)
         h_down, (y,) = mlp.down.project(nn.functional.silu(gate).mul_(up))
         ctx.save_for_backward(x, h, gate, up, h_down)
-        ctx.mlp = mlp
         return y
 
     @staticmethod
@@ -205,7 +227,7 @@ class _GatedFunction(torch.autograd.Function):
         d_up = silu.mul_(inner)
         d_gate = _silu_backward(inner.mul_(up), gate)
         dx = mlp.pair.pull(x, h, (d_gate, d_up), onward=ctx.needs_input_grad[0])
-        return dx, None, *[None] * len(mlp.parameters)
+        return _as(dx, ctx.kind), None, *[None] * len(mlp.parameters)
 
 
 @torch.no_grad()

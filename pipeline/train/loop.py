@@ -7,8 +7,9 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from peft import PeftModel
@@ -17,16 +18,16 @@ from pipeline import models
 from pipeline.canaries import Planted
 from pipeline.corpus import load_records
 from pipeline.errors import InputError, StageError
-from pipeline.folders import Progress, Value, digest_folder, private_folder, silent, stage, write_json
+from pipeline.folders import Progress, Value, digest_folder, private_folder, silent, write_json
 from pipeline.policy import Policy
 from pipeline.train import selection
 from pipeline.train.checkpoint import NAME as CHECKPOINT
-from pipeline.train.checkpoint import Checkpoint, weights
-from pipeline.train.examples import Example, encode
+from pipeline.train.checkpoint import Checkpoint, fresh, weights
+from pipeline.train.coverage import check_rows_are_independent, uncovered
+from pipeline.train.distributed import ALONE, Alone
+from pipeline.train.examples import Even, Example, encode
 from pipeline.train.fallback import gradients_for
-from pipeline.train.gradients import check_rows_are_independent, uncovered
 from pipeline.train.mechanism import Mechanism
-from pipeline.train.optimizer import UnitOptimizer
 from pipeline.train.reuse import EntryStates, first_adapted
 from pipeline.train.sampling import PoissonSampler, microbatches
 from pipeline.train.statement import statement
@@ -34,7 +35,7 @@ from pipeline.train.statement import statement
 Spend = Callable[[int], None]
 """`spend(taken)` records durably that `taken` noisy steps have been taken in all, before the last one touches the weights."""
 
-_STATES = "entry-states.f32"
+_STATES = "entry-states-{}.f32"
 _GROUPS = (2, 10)
 
 
@@ -78,6 +79,7 @@ def train(
     spend: Spend,
     taken: int = 0,
     progress: Progress = silent,
+    team: Alone = ALONE,
 ) -> Trained:
     """Fine-tune LoRA adapters of `base` on the planted records under DP-SGD (Abadi et al. 2016, Algorithm 1).
 
@@ -95,6 +97,7 @@ def train(
         spend: called with the running count of noisy steps before each update.
         taken: noisy steps that the ledger has already recorded for this claim.
         progress: called after each step with `epsilon`.
+        team: the processes that train together; `spend` and `progress` are called by the leading one only.
 
     Raises:
         InputError: records are too long and the policy refuses to cut them.
@@ -112,11 +115,14 @@ def train(
         "public": selection.digest(policy),
     }
 
-    def work(partial: Path) -> Trained:
-        return _train(planted, base, mechanism, policy, partial, folder, spend, taken, progress)
+    def work(partial: Path) -> Trained | None:
+        return _train(planted, base, mechanism, policy, partial, folder, spend, taken, progress, team)
 
-    trained = stage(folder, Trained, inputs, work)
-    (folder / CHECKPOINT).unlink(missing_ok=True)  # not before the stage is whole in its place: a killed run finishes from it
+    trained = team.stage(folder, Trained, inputs, work)
+    if team.leads:
+        (folder / CHECKPOINT).unlink(
+            missing_ok=True
+        )  # only once the stage is whole in its place: a killed run finishes from it
     return trained
 
 
@@ -130,54 +136,66 @@ def _train(
     spend: Spend,
     taken: int,
     progress: Progress,
-) -> Trained:
+    team: Alone,
+) -> Trained | None:
     model, tokenizer = models.load(base)
     examples = training_examples(planted, tokenizer, policy, base)
-    chooser = selection.chooser(policy, base, tokenizer, partial)
+    chooser = selection.chooser(policy, base, tokenizer, partial) if team.leads else selection.nobody()
     adapted = models.adapt(model, policy.train.lora, policy.train.seed)
     trainable = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
-    optimizer = UnitOptimizer(torch.optim.Adam(trainable, lr=policy.train.learning_rate, fused=False), mechanism)
+    optimizer = team.optimizer(torch.optim.Adam(trainable, lr=policy.train.learning_rate, fused=False), mechanism)
     # Without the reused states first: they would hide a frozen layer that mixes the rows of a batch.
     _check_rows(gradients_for(adapted, mechanism.clipping_norm, int(tokenizer.pad_token_id)), examples, tokenizer)
-    states = _entry_states(adapted, examples, policy, partial)
-    gradients = gradients_for(adapted, mechanism.clipping_norm, int(tokenizer.pad_token_id), states)
+    states = _entry_states(adapted, examples, policy, partial, team)
+    even = Even(policy.data.max_tokens, policy.train.microbatch_tokens)
+    gradients = gradients_for(adapted, mechanism.clipping_norm, int(tokenizer.pad_token_id), states, even)
     _check_rows(gradients, examples, tokenizer)
     absent = planted.canaries - planted.included
     sampler = PoissonSampler(examples, mechanism, policy.privacy.records_per_unit, absent=absent)
     checkpoint = Checkpoint(adapted, optimizer, partial)
-    state = checkpoint.load()
+    state = checkpoint.load() if team.leads else fresh()
     if state["taken"] > taken:
         raise StageError(
             f"The checkpoint holds {state['taken']} charged steps and the ledger only {taken}: restore the ledger."
         )
+    taken = team.begin(taken, trainable, optimizer)
     gradients.lost = state["lost_gradients"]
     chooser.resume(state["selection"])
     before = weights(adapted)
     epsilons = _EpsilonSoFar(mechanism)
-    losses = open(os.open(partial / "losses.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w", buffering=1)
+    losses = _appended(partial / "losses.jsonl") if team.leads else nullcontext()
     started = time.monotonic()
     tokens = 0
     first = taken
-    with gradients.attached(), losses:
-        while taken < mechanism.steps and not chooser.stopped:
-            units = sampler.draw()
+    with gradients.attached(), losses as written:
+        while taken < mechanism.steps and not team.agree(chooser.stopped):
+            units = team.draw(sampler)
             loss = 0.0
-            for group in microbatches(units, policy.train.microbatch_tokens):
+            for group in microbatches(team.share(units), policy.train.microbatch_tokens, gradients.even):
                 loss += gradients.add(group)
-                tokens += sum(len(example.input_ids) for unit in group for example in unit)
+            (loss,) = team.totals(loss)
+            tokens += sum(len(example.input_ids) for unit in units for example in unit)
             taken += 1
-            spend(taken)
-            optimizer.step()
+            if team.leads:
+                spend(taken)
+            optimizer.step()  # of several processes, none can before the leading one has recorded the spend
             state["updates"] += 1
             state["empty_draws"] += not units
-            losses.write(json.dumps({"step": taken, "units": len(units), "loss": loss / max(1, len(units))}) + "\n")
+            if written:
+                written.write(json.dumps({"step": taken, "units": len(units), "loss": loss / max(1, len(units))}) + "\n")
             if taken == first + 1 and all(torch.equal(a, b) for a, b in zip(before.values(), trainable, strict=True)):
                 raise StageError("The first training step moved no weight: the adapter is not connected to its optimizer.")
             chooser.look(adapted, state["updates"], last=taken == mechanism.steps)
-            if checkpoint.due() or taken == mechanism.steps or chooser.stopped:
-                state |= {"taken": taken, "lost_gradients": gradients.lost, "selection": chooser.state()}
-                checkpoint.save(state)
-            progress(taken, mechanism.steps, epsilon=epsilons(taken))
+            if team.agree(checkpoint.due() or taken == mechanism.steps or chooser.stopped):
+                team.check(trainable)
+                lost = int(team.totals(gradients.lost)[0])
+                state |= {"taken": taken, "lost_gradients": lost, "selection": chooser.state()}
+                if team.leads:
+                    checkpoint.save(state)
+            if team.leads:
+                progress(taken, mechanism.steps, epsilon=epsilons(taken))
+    if not team.leads:
+        return None
     if state["updates"] == 0:
         raise StageError(
             "All reserved steps were spent by a run that was killed before its first checkpoint: start another run with --new, "
@@ -209,7 +227,8 @@ def _train(
         manifest_digest=planted.manifest_digest,
     )
     write_json(partial / "privacy.json", statement(trained, policy, chooser.statement()))
-    (partial / _STATES).unlink(missing_ok=True)
+    for path in partial.glob(_STATES.format("*")):
+        path.unlink()
     return trained
 
 
@@ -250,12 +269,12 @@ def training_examples(planted: Planted, tokenizer: Any, policy: Policy, base: mo
     return examples
 
 
-def _entry_states(model: PeftModel, examples: list[Example], policy: Policy, folder: Path) -> EntryStates | None:
-    cap = int(policy.train.reuse_gigabytes * 1e9)
+def _entry_states(model: PeftModel, examples: list[Example], policy: Policy, folder: Path, team: Alone) -> EntryStates | None:
+    cap = int(policy.train.reuse_gigabytes * 1e9) // team.size
     if not cap or uncovered(model) or not first_adapted(model):
         return None
     longest = max(len(example.input_ids) for example in examples)
-    states = EntryStates(model, folder / _STATES, longest, cap, len(examples))
+    states = EntryStates(model, folder / _STATES.format(team.rank), longest, cap, len(examples))
     return states if states.faithful(model.get_base_model().config.vocab_size) else None
 
 
@@ -272,3 +291,7 @@ class _EpsilonSoFar:
         if point not in self._known:
             self._known[point] = self._mechanism.epsilon(point, grid=1e-2)
         return self._known[point]
+
+
+def _appended(path: Path) -> TextIO:
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w", buffering=1)

@@ -39,10 +39,13 @@ class UnitOptimizer(DPOptimizer):
         """Write `summed_grad` plus Gaussian noise into `grad`, for all parameters from one draw of entropy."""
         std = self.noise_multiplier * self.max_grad_norm
         sizes = [parameter.numel() for parameter in self.params]
-        noise = normal(sum(sizes), self._entropy).mul_(std) if std else torch.zeros(sum(sizes), dtype=torch.float64)
+        count, device = sum(sizes), self.params[0].device
+        noise = (
+            normal(count, self._entropy, device).mul_(std) if std else torch.zeros(count, dtype=torch.float64, device=device)
+        )
         for parameter, part in zip(self.params, noise.split(sizes), strict=True):
             # The sum is rounded once, after the noise: noise that was rounded first could betray what it is added to.
-            noisy = parameter.summed_grad.double() + part.to(parameter.device).view_as(parameter)
+            noisy = parameter.summed_grad.double() + part.view_as(parameter)
             parameter.grad = noisy.to(parameter.dtype)
             parameter.summed_grad = None
 

@@ -90,7 +90,10 @@ class EntryStates:
     @torch.no_grad()
     def _compute(self, examples: Sequence[Example], padding: int, device: torch.device) -> dict[str, Tensor]:
         ids, _ = pad(examples, padding)
-        with _only(self._backbone, slice(0, self._first), last=False):
+        exact = torch.autocast(
+            device.type, enabled=False
+        )  # float32: the records that happen to be computed together do not show
+        with exact, _only(self._backbone, slice(0, self._first), last=False):
             states = self._backbone(input_ids=ids.to(device), use_cache=False).last_hidden_state.float().cpu()
         return {example.id: states[row, : len(example.input_ids)] for row, example in enumerate(examples)}
 

@@ -84,6 +84,11 @@ class Chooser:
         }
 
 
+def nobody() -> Chooser:
+    """One that watches nothing: of the processes that do not lead a training."""
+    return Chooser(None, (), 0)
+
+
 def chooser(policy: Policy, base: models.Base, tokenizer: Any, folder: Path) -> Chooser:
     """The chooser that a policy asks for; its public records are read into `folder`.
 

@@ -117,7 +117,7 @@ class TestReleased:
     def test_parameters_in_prefect_are_paths_and_names(self, released, place):
         database = sqlite3.connect(place / "home" / "prefect" / "prefect.db")
         ((parameters,),) = database.execute("select parameters from flow_run").fetchall()
-        assert set(json.loads(parameters)) == {"data", "policy", "home", "name", "run", "base_model"}
+        assert set(json.loads(parameters)) == {"data", "policy", "home", "name", "run", "base_model", "processes"}
 
     def test_no_text_leaves_the_run_folder(self, released, place):
         home = place / "home"

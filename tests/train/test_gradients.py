@@ -13,9 +13,10 @@ from pipeline import models
 from pipeline.errors import ModelError
 from pipeline.policy import Lora
 from pipeline.train import gradients as module
+from pipeline.train.coverage import check_rows_are_independent, uncovered
 from pipeline.train.examples import Example
 from pipeline.train.fallback import HookGradients, LoopGradients
-from pipeline.train.gradients import UnitGradients, check_rows_are_independent, uncovered
+from pipeline.train.gradients import UnitGradients
 from pipeline.train.plain import PlainGradients
 from tests import tiny
 

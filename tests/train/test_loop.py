@@ -18,8 +18,9 @@ from pipeline.errors import InputError, ModelError, StageError
 from pipeline.folders import digest_file
 from pipeline.train import loop
 from pipeline.train import optimizer as optimizer_module
+from pipeline.train.coverage import check_rows_are_independent
 from pipeline.train.examples import Example
-from pipeline.train.gradients import UnitGradients, check_rows_are_independent
+from pipeline.train.gradients import UnitGradients
 from pipeline.train.loop import Trained, train
 from pipeline.train.mechanism import Mechanism
 from pipeline.train.optimizer import UnitOptimizer
@@ -311,7 +312,7 @@ def test_a_loop_with_a_planted_fault_is_caught(
         monkeypatch.setattr(UnitOptimizer, "__init__", quiet)
     elif fault == "fresh noise":
         fixed = torch.randn(10**6, dtype=torch.float64)
-        monkeypatch.setattr(optimizer_module, "normal", lambda count, entropy: fixed[:count].clone())
+        monkeypatch.setattr(optimizer_module, "normal", lambda count, *_: fixed[:count].clone())
     else:
         first: list[list[list[Example]]] = []
         draw = loop.PoissonSampler.draw
