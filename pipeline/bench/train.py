@@ -2,6 +2,9 @@
 
 Every way of taking a step is timed in turn, round after round, in one process, so that a machine that slows down slows them
 all; the figures are medians and ratios of medians. Peak memory is taken in a process of its own for each way.
+
+On a GPU every way computes under bfloat16 autocast with float32 adapters, the clock waits for the GPU, and each way's matrix
+products are put beside what the card does with one large bfloat16 product.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,12 +28,14 @@ from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
 from peft import PeftModel
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from pipeline import models
+from pipeline.errors import UsageError
 from pipeline.policy import Lora
 from pipeline.pretrain import Recipe
-from pipeline.train.examples import Example
-from pipeline.train.gradients import UnitGradients
+from pipeline.train.examples import Even, Example
+from pipeline.train.gradients import UnitGradients, autocast, precision_on
 from pipeline.train.mechanism import Mechanism
 from pipeline.train.optimizer import UnitOptimizer
 from pipeline.train.plain import PlainGradients
@@ -43,6 +49,17 @@ class Shape:
 
     def __init__(self, make: Callable[[], PreTrainedModel], batch: int, tokens: int) -> None:
         self.make, self.batch, self.tokens = make, batch, tokens
+        self.device = torch.device("cpu")
+
+    def on(self, device: torch.device) -> Shape:
+        """The same shape on a device."""
+        moved = Shape(self.make, self.batch, self.tokens)
+        moved.device = device
+        return moved
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """What every way's forward pass runs in."""
+        return autocast(self.device, precision_on(self.device))
 
 
 def _smollm2() -> PreTrainedModel:
@@ -66,6 +83,7 @@ SHAPES = {
         lambda: GPT2LMHeadModel(GPT2Config(n_layer=6, n_embd=384, n_head=6, vocab_size=16_384, n_positions=512)), 16, 128
     ),
     "smollm2-135m": Shape(_smollm2, 8, 64),
+    "smollm2-135m-gpu": Shape(_smollm2, 32, 256),
 }
 
 
@@ -77,7 +95,7 @@ def _examples(shape: Shape, vocabulary: int, count: int | None = None) -> list[E
 
 def _adapted(shape: Shape, layers: Any = "all") -> PeftModel:
     torch.manual_seed(0)
-    model = shape.make().eval().requires_grad_(False)
+    model = shape.make().to(shape.device).eval().requires_grad_(False)
     return models.adapt(model, Lora(layers=layers), 0)
 
 
@@ -87,7 +105,8 @@ def _trainable(model: torch.nn.Module) -> list[torch.nn.Parameter]:
 
 def _tensors(shape: Shape, model: Any) -> tuple[torch.Tensor, torch.Tensor]:
     rows = _examples(shape, model.config.vocab_size)
-    return torch.tensor([e.input_ids for e in rows]), torch.tensor([e.labels for e in rows])
+    ids, labels = torch.tensor([e.input_ids for e in rows]), torch.tensor([e.labels for e in rows])
+    return ids.to(shape.device), labels.to(shape.device)
 
 
 def stock(shape: Shape) -> Step:
@@ -98,7 +117,9 @@ def stock(shape: Shape) -> Step:
 
     def step() -> None:
         optimizer.zero_grad()
-        model(input_ids=ids, labels=labels, use_cache=False).loss.backward()
+        with shape.autocast():
+            loss = model(input_ids=ids, labels=labels, use_cache=False).loss
+        loss.backward()
         optimizer.step()
 
     return step
@@ -114,7 +135,7 @@ def _ours(shape: Shape, kind: type[UnitGradients], layers: Any = "all", folder: 
     model = _adapted(shape, layers)
     rows = _examples(shape, model.get_base_model().config.vocab_size)
     states = EntryStates(model, folder / "states", shape.tokens, 10**10, len(rows)) if folder else None
-    gradients = kind(model, 1.0, 0, states)
+    gradients = kind(model, 1.0, 0, states, precision_on(shape.device), Even(shape.tokens, shape.batch * shape.tokens))
     optimizer = UnitOptimizer(torch.optim.Adam(_trainable(model), lr=1e-4), _mechanism(shape))
     if kind is PlainGradients:
         optimizer.noise_multiplier = 0.0
@@ -159,7 +180,9 @@ def opacus_hooks(shape: Shape) -> Step:
 
     def step() -> None:
         optimizer.zero_grad()
-        _record_losses(model(input_ids=ids, use_cache=False).logits, labels).mean().backward()
+        with shape.autocast():
+            logits = model(input_ids=ids, use_cache=False).logits
+        _record_losses(logits, labels).mean().backward()
         optimizer.step()
 
     return step
@@ -180,7 +203,9 @@ def opacus_ghost(shape: Shape) -> Step:
 
     def step() -> None:
         optimizer.zero_grad()
-        losses = _record_losses(model(input_ids=ids, use_cache=False).logits, labels)
+        with shape.autocast():
+            logits = model(input_ids=ids, use_cache=False).logits
+        losses = _record_losses(logits, labels)
         DPTensorFastGradientClipping(model, optimizer, losses, "mean").backward()
         optimizer.step()
 
@@ -188,7 +213,7 @@ def opacus_ghost(shape: Shape) -> Step:
 
 
 def _record_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    losses = torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:], reduction="none")
+    losses = torch.nn.functional.cross_entropy(logits[:, :-1].float().transpose(1, 2), labels[:, 1:], reduction="none")
     return losses.mean(1)
 
 
@@ -202,7 +227,7 @@ WAYS: dict[str, Callable[[Shape], Step]] = {
 }
 
 
-def run(shapes: list[str], rounds: int, threads: int = 2, *, memory: bool = True) -> dict[str, Any]:
+def run(shapes: list[str], rounds: int, threads: int = 2, *, memory: bool = True, device: str = "cpu") -> dict[str, Any]:
     """Time every way on every shape.
 
     Args:
@@ -210,18 +235,30 @@ def run(shapes: list[str], rounds: int, threads: int = 2, *, memory: bool = True
         rounds: timed rounds; each takes one step of every way, in turn.
         threads: of torch.
         memory: measure peak memory too, each way in a process of its own.
+        device: cpu or cuda.
 
     Returns:
         For each shape: median seconds and tokens/s of each way, the ratios that matter, and peak memory in MB above the
-        loaded model; with the versions, threads and batch used.
+        loaded model; with the versions, threads and batch used. On a GPU also its name, its rate for one large product
+        (FLOP/s), and the share of it that each way's matrix products reach.
+
+    Raises:
+        UsageError: there is no GPU that computes in bfloat16.
     """
+    place = _place(device)
     torch.set_num_threads(threads)
     packages = ("torch", "opacus", "peft", "transformers")
     result: dict[str, Any] = {"threads": threads, "rounds": rounds, "versions": {name: version(name) for name in packages}}
+    result["device"] = torch.cuda.get_device_name() if place.type == "cuda" else "cpu"
+    rate = result["matrix_flops"] = _matrix_rate(place) if place.type == "cuda" else None
     for name in shapes:
-        result[name] = _shape(SHAPES[name], rounds)
+        shape = SHAPES[name].on(place)
+        result[name] = _shape(shape, rounds)
+        if rate:
+            speeds = result[name]["tokens_per_second"]
+            result[name]["matrix_share"] = {way: speed * _flops(shape) / rate for way, speed in speeds.items()}
         if memory:
-            peaks = {way: _peak(name, way, threads) for way in WAYS}
+            peaks = {way: _peak(name, way, threads, device) for way in WAYS}
             result[name]["peak_mb"] = peaks
             result[name]["ratios"]["memory_private_to_stock"] = peaks["private"] / peaks["stock"]
     return result
@@ -232,8 +269,10 @@ def _shape(shape: Shape, rounds: int) -> dict[str, Any]:
     times: dict[str, list[float]] = {way: [] for way in WAYS}
     for turn in range(rounds + 1):
         for way, step in steps.items():
+            _settle(shape.device)
             started = time.perf_counter()
             step()
+            _settle(shape.device)
             if turn:  # the first round warms up
                 times[way].append(time.perf_counter() - started)
     median = {way: statistics.median(values) for way, values in times.items()}
@@ -254,25 +293,66 @@ def _shape(shape: Shape, rounds: int) -> dict[str, Any]:
     }
 
 
-def _peak(shape: str, way: str, threads: int) -> float:
-    """Peak memory of three steps above that of the loaded model, MB, measured in a fresh process."""
-    code = f"from pipeline.bench.train import _measure; _measure({shape!r}, {way!r}, {threads})"
+def _place(device: str) -> torch.device:
+    if device == "cpu":
+        return torch.device("cpu")
+    if device != "cuda":
+        raise UsageError(f"There is no device {device}: give --device cpu or cuda.")
+    if not torch.cuda.is_available() or not torch.cuda.is_bf16_supported():
+        raise UsageError("There is no GPU here that computes in bfloat16: leave --device cuda out, or run where there is one.")
+    return torch.device("cuda")
+
+
+def _settle(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _matrix_rate(device: torch.device, size: int = 8192) -> float:
+    """FLOP/s of one large product in the device's precision for products: the best of ten."""
+    left, right = (torch.randn(size, size, device=device).to(precision_on(device)) for _ in range(2))
+    best = float("inf")
+    for _ in range(10):
+        _settle(device)
+        started = time.perf_counter()
+        left @ right
+        _settle(device)
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def _flops(shape: Shape) -> int:
+    """Of the frozen weights' products, for one token: forward and for the input's gradient; attention and LoRA left out."""
+    model = shape.make()
+    weights = sum(module.weight.numel() for module in model.modules() if isinstance(module, (torch.nn.Linear, Conv1D)))
+    return 4 * weights
+
+
+def _peak(shape: str, way: str, threads: int, device: str) -> float:
+    """Peak memory of three steps above that of the loaded model, MB, measured in a fresh process; on a GPU, the GPU's."""
+    code = f"from pipeline.bench.train import _measure; _measure({shape!r}, {way!r}, {threads}, {device!r})"
     output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     return json.loads(output.splitlines()[-1])
 
 
-def _measure(shape: str, way: str, threads: int) -> None:
+def _measure(shape: str, way: str, threads: int, device: str) -> None:
     torch.set_num_threads(threads)
-    step = WAYS[way](SHAPES[shape])
-    # The kernel's own peak of this process (`ru_maxrss` would carry the parent's over), set back to what is held now.
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _memory("VmRSS")
+    place = _place(device)
+    step = WAYS[way](SHAPES[shape].on(place))
+    before = _memory(place, since=True)
     for _ in range(3):
         step()
-    print(json.dumps(_memory("VmHWM") - before))
+    print(json.dumps(_memory(place) - before))
 
 
-def _memory(key: str) -> float:
-    """Resident memory of this process, MB: now (VmRSS), or the most since the peak was set back (VmHWM)."""
+def _memory(device: torch.device, *, since: bool = False) -> float:
+    """Peak memory since the last call with `since`, which sets it back to what is held now, MB: the GPU's, or resident."""
+    if device.type == "cuda":
+        if since:
+            torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.max_memory_allocated() / 2**20
+    if since:  # the kernel's own peak of this process (`ru_maxrss` would carry the parent's over)
+        Path("/proc/self/clear_refs").write_text("5")
     with open("/proc/self/status", encoding="ascii") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith(key)) / 1024
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024

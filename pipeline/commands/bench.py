@@ -14,17 +14,19 @@ def train(arguments: argparse.Namespace) -> int:
     from pipeline.bench.train import SHAPES, run
 
     warnings.filterwarnings("ignore")  # Opacus warns at every step of its hooks
-    shapes = arguments.shape or ["nano"]
+    shapes = arguments.shape or ["smollm2-135m-gpu" if arguments.device == "cuda" else "nano"]
     for name in shapes:
         if name not in SHAPES:
             raise UsageError(f"There is no shape {name}: give --shape one of {', '.join(SHAPES)}.")
-    result = run(shapes, max(1, arguments.rounds), arguments.threads, memory=not arguments.no_memory)
+    rounds, memory = max(1, arguments.rounds), not arguments.no_memory
+    result = run(shapes, rounds, arguments.threads, memory=memory, device=arguments.device)
     rows = []
     for name in shapes:
         found = result[name]
         for way, seconds in found["seconds"].items():
             ratio = found["seconds"]["stock"] / seconds
             peak = f"{found['peak_mb'][way]:,.0f} MB" if "peak_mb" in found else ""
-            rows.append((name, way, f"{seconds:.3f} s", f"{ratio:.2f} x stock", peak))
-    answer(arguments, result, columns(rows, ("shape", "way", "step", "speed", "peak over model")))
+            share = f"{found['matrix_share'][way]:.1%}" if "matrix_share" in found else ""
+            rows.append((name, way, f"{seconds:.3f} s", f"{ratio:.2f} x stock", peak, share))
+    answer(arguments, result, columns(rows, ("shape", "way", "step", "speed", "peak over model", "of matrix rate")))
     return 0

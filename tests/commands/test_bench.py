@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from pipeline import cli
 from pipeline.bench import train
@@ -21,6 +22,23 @@ def test_every_way_takes_a_step_and_the_ratios_are_of_the_medians(
     assert found["ratios"]["private_to_best_opacus"] == pytest.approx(
         min(seconds["opacus_hooks"], seconds["opacus_ghost"]) / seconds["private"]
     )
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(train.torch.cuda, "is_available", lambda: False)
+    assert cli.main(["bench", "train", "--device", "cuda"]) == 2
+    assert "There is no GPU here that computes in bfloat16" in capsys.readouterr().err
+
+
+def test_every_way_runs_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GPU's path but for the GPU: each way takes a step under autocast, here on the processor."""
+    monkeypatch.setattr(train, "precision_on", lambda device: torch.bfloat16)
+    shape = train.Shape(lambda: tiny.llama(layers=2), 2, 16)
+    for make in train.WAYS.values():
+        make(shape)()
+    assert train._matrix_rate(torch.device("cpu"), 64) > 0
+    weights = 2 * (32 * 32 * 2 + 32 * 16 * 2 + 32 * 64 * 3)  # two blocks: q and o, k and v, gate, up and down
+    assert train._flops(shape) == 4 * (weights + 32 * len(tiny.tokenizer()))
 
 
 def test_an_unknown_shape_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
