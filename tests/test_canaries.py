@@ -21,7 +21,7 @@ from pipeline.policy import Canaries, Policy
 from pipeline.scrub import Scrubbed
 from tests import tiny
 
-SMALL = Canaries(count=40, prefix_tokens=4, secret_tokens=4, alphabet=18, guesses=20)
+SMALL = Canaries(count=40, prefix_tokens=4, secret_tokens=4, alphabet=18, guesses=20, repeated=3)
 
 
 @pytest.fixture(scope="module")

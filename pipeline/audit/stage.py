@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline.scrub import Scrubbed
     from pipeline.train.loop import Trained
 
-_VERSION = "audit/2"
+_VERSION = "audit/4"
 
 
 def audit(
@@ -27,6 +27,8 @@ def audit(
     policy: Policy,
     folder: Path,
     *,
+    registered: bool,
+    claimed: bool = True,
     progress: Progress = silent,
 ) -> Evidence:
     """Attack a trained adapter and write down what was found.
@@ -37,6 +39,8 @@ def audit(
         scrubbed: the scrubber's recall on planted values.
         policy: the sections `audit` and `data` are read.
         folder: the stage's folder; holds evidence.json.
+        registered: the ledger holds the manifest's digest, from before the first step (`Ledger.manifests`).
+        claimed: False for an adapter whose training is not known: no figure then speaks of what was promised.
         progress: told tokens run of tokens in all, and the figures `attack` and, while they are ranked, `canaries`.
 
     Returns:
@@ -54,32 +58,25 @@ def audit(
         "recall": [entity.model_dump(mode="json") for entity in scrubbed.recall],
         "audit": policy.audit.model_dump(mode="json"),
         "max_tokens": policy.data.max_tokens,
+        "train": policy.train.model_dump(mode="json"),
+        "registered": registered,
+        "claimed": claimed,
     }
-    return stage(
-        folder, Evidence, inputs, lambda partial: _audit(planted, trained, scrubbed, policy, partial, folder, progress)
-    )
 
+    def work(partial: Path) -> Evidence:
+        manifest = _sealed(planted, trained)
+        attack = Attack(planted, trained, manifest, policy, progress, registered=registered, claimed=claimed)
+        figures = [*(_promised(trained) if claimed else []), *_recall(scrubbed)]
+        series: Series = {}
+        for part in (attack.canaries, attack.exposure, attack.membership, attack.utility, attack.control):
+            found, pictures = part()
+            figures += found
+            series |= pictures
+        evidence = gather(folder, figures, series, attack.seconds)
+        write_json(partial / "evidence.json", evidence.model_dump(mode="json", exclude={"folder"}))
+        return evidence
 
-def _audit(
-    planted: Planted,
-    trained: Trained,
-    scrubbed: Scrubbed,
-    policy: Policy,
-    partial: Path,
-    folder: Path,
-    progress: Progress,
-) -> Evidence:
-    manifest = _sealed(planted, trained)
-    attack = Attack(planted, trained, manifest, policy, progress)
-    figures = [*_promised(trained), *_recall(scrubbed)]
-    series: Series = {}
-    for part in (attack.canaries, attack.exposure, attack.membership, attack.utility):
-        found, pictures = part()
-        figures += found
-        series |= pictures
-    evidence = gather(folder, figures, series, attack.seconds)
-    write_json(partial / "evidence.json", evidence.model_dump(mode="json", exclude={"folder"}))
-    return evidence
+    return stage(folder, Evidence, inputs, work)
 
 
 def _sealed(planted: Planted, trained: Trained) -> Manifest:
