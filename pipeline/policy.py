@@ -208,7 +208,7 @@ class Audit(Section):
     utility_records: int = Field(400, ge=20, description="held-out records on which perplexity is measured")
     exposure_canaries: int = Field(128, ge=8, description="canaries whose exact rank is computed, planted ones and controls")
     control: bool = Field(
-        True, description="train a twin without privacy, in memory only, on which the attacks must see a leak; never released"
+        False, description="train a twin without privacy, in memory only, on which the attacks must see a leak; never released"
     )
 
 

@@ -26,8 +26,8 @@ from pipeline.train.gradients import uncovered
 from pipeline.train.plain import PlainGradients
 from pipeline.train.sampling import microbatches
 
-MOST_STEPS = 60
-_LEARNING_RATE = 1e-2
+MOST_STEPS = 48
+_LEARNING_RATE = 2e-2
 _BY_HEART = 0.5
 """Nats a token, over the canaries that stand once in training, at which the twin has learned enough."""
 

@@ -31,7 +31,9 @@ def largest_tail(epsilons: list[float], deltas: list[float], m: int, k: int, v: 
     return -found.fun
 
 
-@pytest.mark.parametrize("curve", [((0.0,), (0.0,)), ((1.0,), (0.0,)), ((1.0,), (0.01,)), ((0.3, 1.0, 2.0), (0.2, 0.05, 0.001))])
+@pytest.mark.parametrize(
+    "curve", [((0.0,), (0.0,)), ((1.0,), (0.0,)), ((1.0,), (0.01,)), ((0.3, 1.0, 2.0), (0.2, 0.05, 0.001))]
+)
 @pytest.mark.parametrize(("m", "k"), [(12, 12), (30, 12), (16, 5)])
 def test_p_values_are_the_optimum_of_a_linear_program(curve: tuple[list[float], list[float]], m: int, k: int) -> None:
     ours = one_run_fdp.approximate(*map(np.array, curve))
