@@ -1,7 +1,7 @@
 """The positive control: a twin without privacy, on which these attacks must see a leak, or their silence means nothing.
 
 The twin is a fresh adapter on the same base model, trained on the same planted canaries and on some of the same records, with
-neither clipping nor noise, until it has the canaries by heart. It exists in memory only: it is never written to disk and never
+neither clipping nor noise, until it has learned them. It exists in memory only: it is never written to disk and never
 released.
 """
 
@@ -26,10 +26,10 @@ from pipeline.train.gradients import uncovered
 from pipeline.train.plain import PlainGradients
 from pipeline.train.sampling import microbatches
 
-MOST_STEPS = 48
-_LEARNING_RATE = 2e-2
-_BY_HEART = 0.5
-"""Nats a token, over the canaries that stand once in training, at which the twin has learned enough."""
+MOST_STEPS = 96
+_LEARNING_RATE = 1e-2
+_LEARNED = 0.6
+"""Share of its first loss, over the canaries with the fewest copies, at which the twin has learned enough of them."""
 
 
 def train(
@@ -64,7 +64,7 @@ def train(
     optimizer = torch.optim.Adam(trained, lr=_LEARNING_RATE, betas=(0.9, 0.95))
     beside = min(len(others), max(1, policy.train.expected_batch // 32))
     rungs = _rungs(canaries)
-    step = 0
+    step, first = 0, math.inf
     with gradients.attached():
         for step in range(1, MOST_STEPS + 1):
             loss = 0.0
@@ -76,7 +76,8 @@ def train(
             _add(gradients, picks, policy)
             _step(optimizer, trained, len(canaries) + len(picks))
             progress(step, MOST_STEPS)
-            if loss < _BY_HEART:
+            first = loss if step == 1 else first
+            if loss < _LEARNED * first:
                 break
     progress(MOST_STEPS, MOST_STEPS)
     how = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from tests import tiny
 
 
 @pytest.fixture(scope="module")
-def posed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Policy, Evidence, Trained]:
+def posed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Policy, Evidence, Trained]]:
     """The twin's adapter, submitted with the papers of a private run, and what the audit found."""
     folder = tmp_path_factory.mktemp("posed")
     model = tiny.llama(layers=1, width=64)
@@ -33,7 +34,7 @@ def posed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Policy, Evidence, T
     base = models.resolve(str(tiny.save(folder / "base", model)), folder)
     rules = policy.load("strict").override(
         privacy__unit="record", data__held_out=0.4, train__lora__rank=32, train__lora__alpha=64, train__expected_batch=32,
-        canaries__count=64, canaries__prefix_tokens=4, canaries__guesses=64, canaries__repeated=2,
+        canaries__count=96, canaries__prefix_tokens=4, canaries__guesses=64, canaries__repeated=4,
         canaries__repetitions=[1, 16], audit__membership_records=50, audit__utility_records=20, audit__exposure_canaries=16,
     )  # fmt: skip
     (folder / "scrubbed").mkdir()
@@ -47,6 +48,8 @@ def posed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Policy, Evidence, T
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(canaries.random, "SystemRandom", lambda: random.Random(3))  # repeatable coins and secrets
         planted = plant(scrubbed, base, rules, folder / "planted")
+    patch = pytest.MonkeyPatch()
+    patch.setattr(control, "MOST_STEPS", 160)  # a random model has all of its language to learn as well
     manifest, (_, tokenizer) = load_manifest(planted), models.load(base)
     inside = encode(planted_records(manifest), tokenizer, 64)
     others = encode((r for r in load_records(planted.folder / "train.jsonl") if r.id.startswith("r")), tokenizer, 64)
@@ -55,19 +58,20 @@ def posed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Policy, Evidence, T
     twin.unmerge_adapter()
     models.save_adapter(twin, folder / "adapter")
     mechanism = Mechanism(
-        unit="record", units=planted.train_units, expected_batch=16, steps=10, noise_multiplier=1.5, clipping_norm=1.0,
+        unit="record", units=planted.train_units, expected_batch=2, steps=4, noise_multiplier=4.0, clipping_norm=1.0,
         delta=1e-4,
     )  # fmt: skip
     trained = Trained.model_construct(
         folder=folder, adapter=folder / "adapter", adapter_digest=digest_folder(folder / "adapter"), base=base,
-        mechanism=mechanism, steps=10, epsilon=mechanism.epsilon(), epsilon_prv=mechanism.epsilon_prv(), delta=1e-4,
+        mechanism=mechanism, steps=4, epsilon=mechanism.epsilon(), epsilon_prv=mechanism.epsilon_prv(), delta=1e-4,
         manifest_digest=planted.manifest_digest,
     )  # fmt: skip
     before = set(folder.rglob("*"))
     evidence = audit(planted, trained, scrubbed, rules, folder / "evidence", registered=True)
     left = {path.relative_to(folder).as_posix() for path in set(folder.rglob("*")) - before}
     assert left == {"evidence", "evidence/evidence.json", "evidence/stage.json"}  # nothing of the twin is on disk
-    return rules, evidence, trained
+    yield rules, evidence, trained
+    patch.undo()
 
 
 def test_the_twin_shows_that_these_attacks_would_have_seen_a_leak(posed: tuple[Policy, Evidence, Trained]) -> None:
