@@ -113,6 +113,10 @@ class Canaries(Section):
             raise ValueError("alphabet ** secret_tokens must be at least 100000, or exposure cannot reach its cutoff")
         return self
 
+    def units(self, unit: str) -> int:
+        """Privacy units that canaries hold, in or out: each copy is a record, and all copies of a secret are one person."""
+        return self.count + self.repeated * (len(self.repetitions) if unit == "person" else sum(self.repetitions))
+
 
 class Lifetime(Section):
     """The lifetime budget of the people in the data, kept in the ledger across runs."""

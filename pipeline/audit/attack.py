@@ -127,7 +127,8 @@ class Attack:
         with self._timed("control"):
             planted = encode(planted_records(self._manifest), self._tokenizer, self._policy.data.max_tokens)
             others = encode(self._drawn.members, self._tokenizer, self._policy.data.max_tokens)
-            twin, how = control.train(self._trained.base, planted, others, self._policy, rng, progress=step)
+            beside = max(1, self._trained.mechanism.expected_batch // 32)
+            twin, how = control.train(self._trained.base, planted, others, beside, self._policy, rng, progress=step)
             scores, _ = self._one_run(score(twin, self._canaries))
             figures = [*self._bounds(scores, 0.0), *self._climbed(twin, "control: exposure", rng)]
         kept = [one for one in figures if not one.name.endswith((*_OF_CLAIMS, "dp_bits"))]

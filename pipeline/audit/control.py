@@ -36,6 +36,7 @@ def train(
     base: models.Base,
     canaries: Sequence[Example],
     others: Sequence[Example],
+    beside: int,
     policy: Policy,
     rng: np.random.Generator,
     *,
@@ -43,13 +44,14 @@ def train(
 ) -> tuple[PeftModel, str]:
     """Train the twin, in memory.
 
-    A step takes every planted record of a canary and a 32nd of the expected batch of other records, drawn by lot.
+    A step takes every planted record of a canary and `beside` other records, drawn by lot.
 
     Args:
         base: the model to adapt.
         canaries: the planted canaries' records, every copy of them.
         others: records that the private model was trained on.
-        policy: LoRA, batch and memory as in private training.
+        beside: how many of them a step takes.
+        policy: LoRA and memory as in private training.
         rng: draws the other records.
         progress: told steps of the most steps there can be.
 
@@ -62,7 +64,7 @@ def train(
     padding = int(tokenizer.pad_token_id)  # type: ignore[arg-type]
     gradients = gradients_for(twin, math.inf, padding) if uncovered(twin) else PlainGradients(twin, math.inf, padding)
     optimizer = torch.optim.Adam(trained, lr=_LEARNING_RATE, betas=(0.9, 0.95))
-    beside = min(len(others), max(1, policy.train.expected_batch // 32))
+    beside = min(len(others), beside)
     rungs = _rungs(canaries)
     step, first = 0, math.inf
     with gradients.attached():

@@ -89,7 +89,7 @@ def forecast(policy: Policy, corpus: Corpus, base: Base, home: Path) -> Plan:
 
     units = corpus.units if policy.privacy.unit == "person" else corpus.records
     out = max(1, round(policy.data.held_out * units))
-    planted = _canary_units(policy)
+    planted = policy.canaries.units(policy.privacy.unit)
     trained = max(1, units - out + planted)
     policy.privacy.lifetime.check(trained)
     mechanism = calibrate(policy, trained)
@@ -133,13 +133,6 @@ def forecast(policy: Policy, corpus: Corpus, base: Base, home: Path) -> Plan:
         fits=after <= cap,
         minutes=_minutes(policy, corpus, base, mechanism),
     )
-
-
-def _canary_units(policy: Policy) -> int:
-    """Privacy units that the canaries hold, in or out: every copy is a record, and all copies of a secret are one person."""
-    canaries = policy.canaries
-    person = policy.privacy.unit == "person"
-    return canaries.count + canaries.repeated * (len(canaries.repetitions) if person else sum(canaries.repetitions))
 
 
 def _minutes(policy: Policy, corpus: Corpus, base: Base, mechanism: Mechanism) -> dict[str, float]:

@@ -53,7 +53,7 @@ def posed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Policy, Ev
     manifest, (_, tokenizer) = load_manifest(planted), models.load(base)
     inside = encode(planted_records(manifest), tokenizer, 64)
     others = encode((r for r in load_records(planted.folder / "train.jsonl") if r.id.startswith("r")), tokenizer, 64)
-    twin, how = control.train(base, inside, others, rules, np.random.default_rng(0))
+    twin, how = control.train(base, inside, others, 1, rules, np.random.default_rng(0))
     assert "without clipping or noise" in how
     twin.unmerge_adapter()
     models.save_adapter(twin, folder / "adapter")
