@@ -37,10 +37,11 @@ from pipeline.models import adapt
 from pipeline.policy import Lora
 from pipeline.train.entropy import SYSTEM, Entropy
 from pipeline.train.examples import IGNORED, Example
-from pipeline.train.gradients import Tape, UnitGradients
+from pipeline.train.gradients import UnitGradients
 from pipeline.train.mechanism import Mechanism
 from pipeline.train.optimizer import UnitOptimizer
 from pipeline.train.sampling import PoissonSampler, microbatches
+from pipeline.train.tape import Tape
 
 Fault = Literal["no noise", "no clipping", "wrong sampling rate", "reused noise", "batch-normalised loss"]
 FAULTS: tuple[Fault, ...] = ("no noise", "no clipping", "wrong sampling rate", "reused noise", "batch-normalised loss")
@@ -119,26 +120,25 @@ class _CraftedTape(Tape):
     crafted: dict[nn.Parameter, torch.Tensor] | None = None
     shares: torch.Tensor | None = None
 
-    def clip(self, norm: float) -> int:
-        for parameter, gradient in self.gradients.items():
-            if self.crafted is not None:
-                gradient.copy_(self.crafted[parameter].view_as(gradient))
-            if self.shares is not None:  # the mean over all tokens of the batch, as Hugging Face models take it
-                gradient.mul_(self.shares.view(-1, *[1] * (gradient.dim() - 1)))
-        return super().clip(norm)
+    def add(self, parameter: nn.Parameter, gradient: torch.Tensor) -> None:
+        if self.crafted is not None:
+            gradient = self.crafted[parameter].view_as(gradient)
+        if self.shares is not None:  # the mean over all tokens of the batch, as Hugging Face models take it
+            gradient = gradient * self.shares.view(-1, *[1] * (gradient.dim() - 1))
+        super().add(parameter, gradient)
 
 
 class _Reused:
-    """Entropy that gives each step the bytes of the first one again."""
+    """Entropy that gives every request the bytes that the first one of its size got, so that each step has the same noise."""
 
     def __init__(self, entropy: Entropy) -> None:
-        self._entropy, self._first, self._calls = entropy, [], 0
+        self._entropy = entropy
+        self._first: dict[int, bytes] = {}
 
     def __call__(self, count: int) -> bytes:
-        if len(self._first) < 2:  # a draw of normals asks twice: for radii and for angles
-            self._first.append(self._entropy(count))
-        self._calls += 1
-        return self._first[(self._calls - 1) % 2]
+        if count not in self._first:
+            self._first[count] = self._entropy(count)
+        return self._first[count]
 
 
 def _canaries(fault: Fault | None, rng: np.random.Generator, entropy: Entropy) -> dict[str, float]:
