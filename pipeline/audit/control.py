@@ -20,9 +20,9 @@ from torch import nn
 from pipeline import models
 from pipeline.folders import Progress, silent
 from pipeline.policy import Policy
+from pipeline.train.coverage import uncovered
 from pipeline.train.examples import Example
 from pipeline.train.fallback import gradients_for
-from pipeline.train.gradients import uncovered
 from pipeline.train.plain import PlainGradients
 from pipeline.train.sampling import microbatches
 

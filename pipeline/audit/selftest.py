@@ -129,16 +129,20 @@ class _CraftedTape(Tape):
 
 
 class _Reused:
-    """Entropy that gives every request the bytes that the first one of its size got, so that each step has the same noise."""
+    """Entropy that gives each step the bytes of the first one again, once it is rewound."""
 
     def __init__(self, entropy: Entropy) -> None:
-        self._entropy = entropy
-        self._first: dict[int, bytes] = {}
+        self._entropy, self._first, self._next = entropy, [], 0
 
     def __call__(self, count: int) -> bytes:
-        if count not in self._first:
-            self._first[count] = self._entropy(count)
-        return self._first[count]
+        if self._next == len(self._first):
+            self._first.append(self._entropy(count))
+        self._next += 1
+        return self._first[self._next - 1]
+
+    def rewind(self) -> None:
+        """Start again from the first bytes."""
+        self._next = 0
 
 
 def _canaries(fault: Fault | None, rng: np.random.Generator, entropy: Entropy) -> dict[str, float]:
@@ -156,7 +160,7 @@ def _canaries(fault: Fault | None, rng: np.random.Generator, entropy: Entropy) -
     examples = [_example(str(row), 3, rng) for row in np.flatnonzero(coins)]
     drawn = mechanism.model_copy(update={"expected_batch": 2 * _BATCH}) if fault == "wrong sampling rate" else mechanism
     sampler = PoissonSampler(examples, drawn, 1, absent=_CANARIES - len(examples), entropy=entropy)
-    optimizer = _optimizer(trained, mechanism, fault, entropy, 1e-3)
+    optimizer = _Optimizer(trained, mechanism, fault, entropy, 1e-3)
     seen = np.zeros((_STEPS, _CANARIES))
     with (gradients := _Crafted(model, mechanism.clipping_norm, fault, directions)).attached():
         for step in range(_STEPS):
@@ -195,7 +199,7 @@ def _neighbours(fault: Fault | None, rng: np.random.Generator, entropy: Entropy)
         unit="record", units=_SHORT + 1, expected_batch=_SHORT + 1, steps=1, noise_multiplier=2.0, clipping_norm=norm,
         delta=1e-5,
     )  # fmt: skip
-    optimizer = _optimizer(trained, mechanism, fault, entropy, 0.0)
+    optimizer = _Optimizer(trained, mechanism, fault, entropy, 0.0)
     coins = rng.random(_TRIALS) < 0.5
     seen = np.zeros(_TRIALS)
     with (gradients := _Crafted(model, norm, fault)).attached():
@@ -231,14 +235,21 @@ def _trained(model: PeftModel) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def _optimizer(
-    trained: list[nn.Parameter], mechanism: Mechanism, fault: Fault | None, entropy: Entropy, rate: float
-) -> UnitOptimizer:
-    noise = _Reused(entropy) if fault == "reused noise" else entropy
-    optimizer = UnitOptimizer(torch.optim.SGD(trained, lr=rate), mechanism, noise)
-    if fault == "no noise":
-        optimizer.noise_multiplier = 0.0
-    return optimizer
+class _Optimizer(UnitOptimizer):
+    """The real optimizer, perhaps with a fault in its noise; `step` and all that it does are the training's own."""
+
+    def __init__(
+        self, trained: list[nn.Parameter], mechanism: Mechanism, fault: Fault | None, entropy: Entropy, rate: float
+    ) -> None:
+        self._reused = _Reused(entropy) if fault == "reused noise" else None
+        super().__init__(torch.optim.SGD(trained, lr=rate), mechanism, self._reused or entropy)
+        if fault == "no noise":
+            self.noise_multiplier = 0.0
+
+    def add_noise(self) -> None:
+        if self._reused is not None:
+            self._reused.rewind()
+        super().add_noise()
 
 
 def _released(trained: list[nn.Parameter]) -> torch.Tensor:

@@ -49,6 +49,7 @@ def posed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Policy, Ev
         patch.setattr(canaries.random, "SystemRandom", lambda: random.Random(3))  # repeatable coins and secrets
         planted = plant(scrubbed, base, rules, folder / "planted")
     patch = pytest.MonkeyPatch()
+    patch.setattr(control, "_LEARNED", 0.1)
     patch.setattr(control, "MOST_STEPS", 160)  # a random model has all of its language to learn as well
     manifest, (_, tokenizer) = load_manifest(planted), models.load(base)
     inside = encode(planted_records(manifest), tokenizer, 64)

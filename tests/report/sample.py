@@ -193,6 +193,8 @@ def _planted() -> dict[str, Any]:
         "train_units": 4811,
         "held_out_records": 518,
         "held_out_units": 86,
+        "secrets": 256,
+        "secrets_included": 129,
         "canaries": 256,
         "included": 129,
         "manifest_digest": hexes("manifest"),
