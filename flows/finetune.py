@@ -49,7 +49,7 @@ def finetune(
     scrubbed = tasks.scrub(job, rules, corpus, probes)
     planted = tasks.plant(job, rules, scrubbed, base)
     try:
-        plan = tasks.reserve(job, rules, planted, base)
+        plan = tasks.reserve(job, rules, corpus, planted, base)
     except BudgetExhausted as error:
         return Failed(name="BudgetExhausted", message=str(error), data=error)
     trained, standing = tasks.train(job, rules, planted, base, plan, processes)

@@ -9,8 +9,8 @@ from prefect import task
 from flows import stages
 from flows.outcome import Gate, Outcome
 from pipeline import audit as attacks
+from pipeline import cohorts, facts, gates, models, policy, runs
 from pipeline import corpus as corpora
-from pipeline import facts, gates, models, policy, runs
 from pipeline import release as releases
 from pipeline import report as reports
 from pipeline import scrub as scrubbing
@@ -104,7 +104,7 @@ def plant(line: Line, run: Run, rules: Policy, scrubbed: Scrubbed, base: Base) -
 
 
 @stages.stage("reserve")
-def reserve(line: Line, run: Run, rules: Policy, planted: Planted, base: Base) -> Plan:
+def reserve(line: Line, run: Run, rules: Policy, corpus: Corpus, planted: Planted, base: Base) -> Plan:
     """Calibrate the noise and take the whole planned mechanism out of the lifetime budget."""
     rehearse(planted, base, rules)  # refuses what training would, before it is paid for
     selection.check(rules, run.folder / "corpus" / "records.jsonl", run.folder)
@@ -120,6 +120,7 @@ def reserve(line: Line, run: Run, rules: Policy, planted: Planted, base: Base) -
         delta=mechanism.delta,
         policy_digest=rules.digest,
         unit=mechanism.unit,
+        units=cohorts.units_of(corpus, rules, cohorts.load_key(run.home)),
         manifest=planted.manifest_digest,
     )
     write_json(run.folder / "claim.json", claim.model_dump(mode="json"))

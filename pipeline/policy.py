@@ -26,6 +26,7 @@ from pipeline.folders import digest
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Limit = Annotated[float, Field(allow_inf_nan=False)]
+_BUDGET = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
 class Section(BaseModel):
@@ -121,7 +122,10 @@ class Canaries(Section):
 class Lifetime(Section):
     """The lifetime budget of the people in the data, kept in the ledger across runs."""
 
-    budget: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    budget: str = Field("default", pattern=_BUDGET)
+    also: tuple[Annotated[str, Field(pattern=_BUDGET)], ...] = Field(
+        (), description="other budgets that people of this data may be in; what they spent there counts here too, and back"
+    )
     epsilon: float = Field(gt=0)
     delta: float = Field(gt=0, lt=1e-3)
     on_exhausted: Literal["refuse"] = "refuse"
