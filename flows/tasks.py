@@ -2,14 +2,15 @@
 
 import json
 import secrets
+from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import task
 
 from flows import stages
 from flows.outcome import Gate, Outcome
+from pipeline import approval, cohorts, facts, gates, models, policy, retention, runs, waivers
 from pipeline import audit as attacks
-from pipeline import cohorts, facts, gates, models, policy, runs
 from pipeline import corpus as corpora
 from pipeline import release as releases
 from pipeline import report as reports
@@ -175,7 +176,7 @@ def audit(line: Line, run: Run, rules: Policy, planted: Planted, trained: Traine
 @stages.stage("judge")
 def judge(line: Line, run: Run, rules: Policy, evidence: Evidence) -> Verdict:
     """Hold the evidence against the policy's gates."""
-    verdict = gates.judge(rules, evidence)
+    verdict = gates.judge(rules, evidence, waivers.load(run.home, rules), datetime.now(UTC).date())
     write_json(run.folder / "verdict.json", verdict.model_dump(mode="json"))
     line.say(verdict.status.replace("_", " "))
     rows = [result.model_dump(mode="json", exclude={"owner"}) for result in verdict.gates]
@@ -221,9 +222,17 @@ def publish(line: Line, run: Run, rules: Policy, base: Base, trained: Trained, p
 @stages.stage("hold", row="publish")
 def hold(line: Line, run: Run, rules: Policy, base: Base, trained: Trained, page: Path) -> Path:
     """Keep the bytes that a person's approval will publish."""
-    candidate = releases.hold(run.folder, run.name, trained, page.parent, rules, _card(page, base))
+    candidate = approval.hold(run.folder, run.name, trained, page.parent, rules, _card(page, base))
     line.say("kept until it is approved")
     return candidate
+
+
+@stages.stage("discard", row="publish")
+def discard(line: Line, run: Run, rules: Policy) -> int:
+    """Delete the weights of a run that is not released, unless the policy keeps them for a while."""
+    found = retention.discard(run.folder, rules, Ledger(run.home))
+    line.say("weights deleted" if found else f"weights kept for {rules.release.quarantine_days} days")
+    return len(found)
 
 
 def _card(page: Path, base: Base) -> str:

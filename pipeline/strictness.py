@@ -154,6 +154,7 @@ RULES: dict[str, Rule] = {
     "retention.review_days": Rule(_less, "how long review pages and tracebacks are kept"),
 }
 
+_UNKNOWN = Rule(_same, "a key whose direction is not known")
 _GATE = {
     "figure": Rule(_same, "the figure that a gate judges"),
     "at_most": Rule(_less, "the most that a gate lets pass"),
@@ -170,10 +171,8 @@ def changes(old: Policy, new: Policy) -> list[Change]:
     found = []
     for key in [key for key in (before | after) if not key.startswith("gates.")]:
         if before.get(key) != after.get(key):
-            rule = RULES[key]
-            found.append(
-                Change(key, before.get(key), after.get(key), rule.compare(before.get(key), after.get(key)), rule.about)
-            )
+            rule, pair = RULES.get(key, _UNKNOWN), (before.get(key), after.get(key))
+            found.append(Change(key, *pair, rule.compare(*pair), rule.about))
     for name in [*old.gates, *(name for name in new.gates if name not in old.gates)]:
         found += _gate_changes(name, old, new)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import yaml
@@ -50,6 +51,19 @@ def check(arguments: argparse.Namespace) -> int:
         {"name": policy.name, "digest": policy.digest},
         f"Policy {policy.name} is valid; its digest is {policy.digest}.",
     )
+    return 0
+
+
+def waive(arguments: argparse.Namespace) -> int:
+    """Sign a waiver of one gate of a policy."""
+    from pipeline import runs, waivers
+
+    policy, home = policies.load(arguments.policy), runs.open_home(arguments.home)
+    today = datetime.now(UTC).date()
+    why = {"by": arguments.by, "why": arguments.why, "days": arguments.days}
+    made, path = waivers.waive(home, policy, arguments.gate, **why, today=today)
+    said = f"Gate {made.gate} of policy {policy.name} is waived by {made.by} until {made.expires}: {path}"
+    answer(arguments, made.model_dump(mode="json") | {"file": str(path)}, said)
     return 0
 
 
