@@ -61,8 +61,8 @@ class Release(Value):
 def put(home: Path, manifest: Manifest, fill: Callable[[Path], Files]) -> Release:
     """Stage, verify, and rename into place as the next version, one publisher of a name at a time."""
     shelf = home / "releases" / manifest.name
-    key, ledger = signing.signing_key(home), Ledger(home)
     with told(f"Release {manifest.name}"), _turn(home, manifest.name) as mark:
+        key, ledger = signing.signing_key(home), Ledger(home)
         shelf.mkdir(parents=True, exist_ok=True)
         _sweep(shelf)
         staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=shelf))

@@ -168,8 +168,9 @@ def budget(stages: Stages) -> dict[str, Any]:
     return {
         "finding": f"After {plural(runs, 'run')}, {upper(spent)} of the lifetime ε of {plain(cap)} is spent; "
         f"{lower(left)} is left.",
-        "note": "The budget belongs to the people in the data, not to a run, and stands where the most charged of them do. Runs are composed as mechanisms, which gives less "
-        "than the plain sum of their ε; that holds for mechanisms whose parameters do not depend on earlier results. Nothing "
+        "note": "The budget belongs to the people in the data, not to a run, and stands where the most charged of them do. "
+        "Runs are composed as mechanisms, which gives less than the plain sum of their ε; that holds for mechanisms whose "
+        "parameters do not depend on earlier results. Nothing "
         "is refunded: a rejected or crashed run has spent too.",
         "name": standing["budget"],
         "epsilon_cap": cap,

@@ -107,7 +107,8 @@ def _sentence(status: str, gates: list[dict[str, Any]], failed: list[dict[str, A
     if status == "rejected" and failed:
         return f"{len(failed)} of {total} failed: {join([_lower(gate['title']) for gate in failed])}."
     if status == "inconclusive":
-        return f"{len(failed)} of {total} could not be resolved, so nothing was shown: {join([_lower(g['title']) for g in failed])}."
+        doubtful = join([_lower(gate["title"]) for gate in failed])
+        return f"{len(failed)} of {total} could not be resolved, so nothing was shown: {doubtful}."
     tolerated = [gate for gate in gates if not gate["passed"]]
     if tolerated and not failed:
         outcomes = join([f"{_lower(gate['title'])} ({gate['outcome']})" for gate in tolerated])
