@@ -110,12 +110,14 @@ class Ledger:
             book = Book(connection)
             if (claim := book.again(lifetime.budget, run, promise)) is not None:
                 return claim
-            _grant(book, run, lifetime, plan, self._about(connection, book, lifetime, unit, units))
+            book.check_unit(lifetime.budget, unit)
+            _grant(book, run, lifetime, plan, self._refined(connection, book, units))
         with self._database.write() as connection:
             book = Book(connection)
             if (claim := book.again(lifetime.budget, run, promise)) is not None:
                 return claim
-            refined = self._about(connection, book, lifetime, unit, units)
+            book.check_unit(lifetime.budget, unit)
+            refined = self._refined(connection, book, units)
             granted = _grant(book, run, lifetime, plan, refined)
             if isinstance(granted, dict):
                 detail["composed"] = granted
@@ -300,23 +302,6 @@ class Ledger:
         book.check_key(units.key, self._database.name)
         return cohorts.refine(cohorts.load(connection, units.kind), units.hashes, book.made + 1)
 
-    def _about(
-        self, connection: Connection, book: Book, lifetime: Lifetime, unit: str, units: Units | None
-    ) -> Refinement | None:
-        """Whom a reservation is about: people of no budget that the policy does not name."""
-        book.check_unit(lifetime.budget, unit)
-        refined = self._refined(connection, book, units)
-        for cohort, count in (refined.seen if refined else {}).items():
-            strange = book.budgets(book.leaves[cohort].claims) - {lifetime.budget, *lifetime.also}
-            if strange:
-                name = min(strange)
-                raise UsageError(
-                    f"At least {count:,} {unit}{'s' if count > 1 else ''} of this data are in budget {name} already, and the "
-                    f"policy charges budget {lifetime.budget}: charge {name}, or name it in privacy.lifetime.also, so that "
-                    "what was spent there counts here too."
-                )
-        return refined
-
     def _last(self, connection: Connection, claim: Claim) -> tuple[str, int]:
         """Kind and running total of the claim's last entry."""
         mine = (entries.c.claim == claim.id, entries.c.budget == claim.budget, entries.c.run == claim.run)
@@ -342,19 +327,32 @@ class Ledger:
 
 
 def _grant(book: Book, run: str, lifetime: Lifetime, plan: Spend, refined: Refinement | None) -> dict[str, Any] | str:
-    """What the reservation's entry keeps of the composition, or the sentence that refuses it."""
+    """What the reservation's entry keeps of the composition, or the sentence that refuses it for want of budget."""
     about = Plan(lifetime.budget, refined.seen if refined else None)
     own = book.groups(lifetime.budget, about)
-    touched = book.budgets(claim for group in own if PLAN in group for claim in group) - {lifetime.budget}
-    kept: dict[str, Any] = {}
-    for budget in [lifetime.budget, *sorted(touched)]:
-        groups = own if budget == lifetime.budget else book.groups(budget, about)
-        cap, delta = book.cap(budget, lifetime if budget == lifetime.budget else None)
-        after, group = book.worst(groups, delta, [plan])
-        if after > cap:
+    cap, delta = book.cap(lifetime.budget, lifetime)
+    after, group = book.worst(own, delta, [plan])
+    if after > cap:
+        return _refusal(book, run, lifetime.budget, lifetime, plan, about)
+    _check_names(book, lifetime, refined)
+    for budget in sorted(book.budgets(claim for one in own if PLAN in one for claim in one) - {lifetime.budget}):
+        other, slack = book.cap(budget)
+        if book.worst(book.groups(budget, about), slack, [plan])[0] > other:
             return _refusal(book, run, budget, lifetime, plan, about)
-        kept = kept or book.composed(group, delta, [plan], after)
-    return kept
+    return book.composed(group, delta, [plan], after)
+
+
+def _check_names(book: Book, lifetime: Lifetime, refined: Refinement | None) -> None:
+    """Refuse people of a budget that the policy does not name."""
+    for cohort, count in (refined.seen if refined else {}).items():
+        strange = book.budgets(book.leaves[cohort].claims) - {lifetime.budget, *lifetime.also}
+        if strange:
+            name, unit = min(strange), book.leaves[cohort].kind
+            raise UsageError(
+                f"At least {count:,} {unit}{'s' if count > 1 else ''} of this data are in budget {name} already, and the "
+                f"policy charges budget {lifetime.budget}: charge {name}, or name it in privacy.lifetime.also, so that "
+                "what was spent there counts here too."
+            )
 
 
 def _refusal(book: Book, run: str, budget: str, lifetime: Lifetime, plan: Spend, about: Plan) -> str:
