@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -33,6 +33,8 @@ MOVES: dict[str, tuple[Any, Any]] = {
     "scrub.allow": ([], ["Acme", "Ann"]),
     "scrub.probes": (300, 200),
     "canaries.count": (512, 128),
+    "canaries.repetitions": (None, [1, 2]),
+    "canaries.repeated": (20, 5),
     "canaries.secret_tokens": (4, None),
     "canaries.alphabet": (64, 47),
     "canaries.guesses": (120, 90),
@@ -45,6 +47,7 @@ MOVES: dict[str, tuple[Any, Any]] = {
     "audit.alpha": (None, 0.04),
     "audit.membership_records": (600, 400),
     "audit.utility_records": (500, 300),
+    "audit.control": (True, None),
     "audit.exposure_canaries": (200, 100),
     "release.approval": ("required", None),
     "release.approval_days": (7, 15),
@@ -63,12 +66,20 @@ def keys(model: type[BaseModel], path: str = "") -> list[str]:
     """Every key of a policy but the gates, whose names are free."""
     found = []
     for name, field in model.model_fields.items():
-        kind = field.annotation
+        if name == "gates":
+            continue
+        kind = next((one for one in get_args(field.annotation) if _is_section(one)), field.annotation)  # a section or None
+        if kind is not field.annotation:
+            found.append(f"{path}{name}")
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             found += keys(kind, f"{path}{name}.")
-        elif name != "gates":
+        else:
             found.append(f"{path}{name}")
     return found
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 DIRECTED = [key for key in keys(Policy) if RULES[key].compare.__name__ != "_free"]
