@@ -23,6 +23,8 @@ GOOD = {
     "exposure.family_p": (0.6, None, None),
     "membership.ratio.auc": (0.51, 0.48, 0.54),
     "scrub.recall": (0.99, 0.97, None),
+    "control.exposure.copies_16.mean_bits": (15.0, None, None),
+    "control.epsilon.lower_bound": (3.0, 2.5, None),
     "utility.perplexity_ratio": (0.3, 0.28, 0.32),
 }
 

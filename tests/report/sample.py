@@ -195,6 +195,8 @@ def _planted() -> dict[str, Any]:
         "held_out_units": 86,
         "canaries": 256,
         "included": 129,
+        "secrets": 256,
+        "secrets_included": 129,
         "manifest_digest": hexes("manifest"),
         "digest": hexes("planted"),
     }
