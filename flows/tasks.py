@@ -231,7 +231,8 @@ def hold(line: Line, run: Run, rules: Policy, base: Base, trained: Trained, page
 def discard(line: Line, run: Run, rules: Policy) -> int:
     """Delete the weights of a run that is not released, unless the policy keeps them for a while."""
     found = retention.discard(run.folder, rules, Ledger(run.home))
-    line.say("weights deleted" if found else f"weights kept for {rules.release.quarantine_days} days")
+    days = rules.release.quarantine_days
+    line.say(f"weights kept for {days} days" if days else "weights deleted")
     return len(found)
 
 

@@ -150,8 +150,10 @@ def test_a_run_killed_anywhere_completes_or_is_refused_and_loses_no_spend(place,
             assert len(ledger.notes("release", RUN)) == 1
 
 
-def quick_audit(planted, trained, scrubbed, rules, folder) -> Evidence:
+def quick_audit(planted, trained, scrubbed, rules, folder, *, registered) -> Evidence:
     """Evidence as good as any, through the same stage and the same files."""
+
+    assert registered
 
     def work(partial: Path) -> Evidence:
         return good().model_copy(update={"folder": folder})

@@ -19,7 +19,7 @@ FIRST, MORE, DELTA = 200, 12, 5e-5
 def planned(rules, week: int) -> Spend:
     """What the week's run will reserve: known beforehand, from the number of records alone."""
     records = FIRST + MORE * week
-    units = records - round(rules.data.held_out * records) + rules.canaries.count
+    units = records - round(rules.data.held_out * records) + rules.canaries.units(rules.privacy.unit)
     mechanism = calibrate(rules, units)
     return Spend(sampling_rate=mechanism.sampling_rate, noise_multiplier=mechanism.noise_multiplier, steps=mechanism.steps)
 
@@ -30,7 +30,8 @@ def test_weekly_retrains_spend_what_they_compose_to_until_nothing_is_left(
 ):
     monkeypatch.delenv("HUSHTUNE_LEDGER_URL", raising=False)
     home, data = tmp_path / "home", tmp_path / "mail.jsonl"
-    content = line.policy(place) | {"name": "weekly", "scrub": {"probes": 0}}
+    few = {"count": 16, "guesses": 16, "repeated": 0, "prefix_tokens": 4}
+    content = line.policy(place) | {"name": "weekly", "scrub": {"probes": 0}, "canaries": few}
     content["privacy"] = {"epsilon": 2, "lifetime": {"budget": "mail", "epsilon": 50, "delta": DELTA}}
     rules = policies.load(line.write(tmp_path / "loose.yaml", content))
     history = [planned(rules, week) for week in range(weeks + 1)]

@@ -55,7 +55,8 @@ def run(home: Path, data: Path, rules_file: Path, name: str, run_id: str, *, att
     standing = ledger.standing(claim.budget, lifetime=rules.privacy.lifetime)
     if not attack:
         return "charged"
-    evidence = audit.audit(planted, trained, scrubbed, rules, job.folder / "evidence")
+    registered = planted.manifest_digest in ledger.manifests(job.id)
+    evidence = audit.audit(planted, trained, scrubbed, rules, job.folder / "evidence", registered=registered)
     verdict = gates.judge(rules, evidence, waivers.load(home, rules), datetime.now(UTC).date())
     write_json(job.folder / "verdict.json", verdict.model_dump(mode="json"))
     known = facts.for_report(job.folder)
