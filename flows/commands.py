@@ -23,11 +23,11 @@ from pipeline.errors import BudgetExhausted, HushtuneError, StageError, UsageErr
 from pipeline.policy import Policy, load
 from pipeline.runs import Run
 
-EXITS = {"released": 0, "rejected": 3, "awaiting_approval": 5}
+EXITS = {"released": 0, "rejected": 3, "inconclusive": 3, "awaiting_approval": 5}
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the line on a data file and return 0 released, 3 rejected or 5 awaiting approval.
+    """Run the line on a data file and return 0 released, 3 rejected or inconclusive, or 5 awaiting approval.
 
     Raises:
         HushtuneError: the run could not finish; nothing half-written stays.

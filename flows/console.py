@@ -30,6 +30,7 @@ ROWS = (
 _VERDICTS = {
     "released": ("RELEASED", "bold green"),
     "rejected": ("REJECTED", "bold red"),
+    "inconclusive": ("INCONCLUSIVE", "bold red"),
     "awaiting_approval": ("AWAITING APPROVAL", "bold yellow"),
 }
 
@@ -89,7 +90,7 @@ def closing(outcome: Outcome, console: Console) -> None:
         "run": outcome.folder,
         "next": outcome.next_step,
     }
-    failed = outcome.reasons if outcome.status == "rejected" else ()
+    failed = outcome.reasons if outcome.status in ("rejected", "inconclusive") else ()
     for name, words in [*(("reason", reason) for reason in failed), *rows.items()]:
         if words:
             # Never wrapped or folded: a path must stay whole to be copied or parsed.

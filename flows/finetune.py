@@ -41,7 +41,7 @@ def finetune(
         processes: that train together on this machine.
 
     Returns:
-        Completed "Released" or "AwaitingApproval", Failed "Rejected" or "BudgetExhausted".
+        Completed "Released" or "AwaitingApproval", Failed "Rejected", "Inconclusive" or "BudgetExhausted".
     """
     job, rules, base = tasks.open_run(data, policy, home, name, run, base_model)
     corpus = tasks.read(job, rules, data)
@@ -49,7 +49,7 @@ def finetune(
     scrubbed = tasks.scrub(job, rules, corpus, probes)
     planted = tasks.plant(job, rules, scrubbed, base)
     try:
-        plan = tasks.reserve(job, rules, planted, base)
+        plan = tasks.reserve(job, rules, corpus, planted, base)
     except BudgetExhausted as error:
         return Failed(name="BudgetExhausted", message=str(error), data=error)
     trained, standing = tasks.train(job, rules, planted, base, plan, processes)
@@ -61,6 +61,8 @@ def finetune(
         made = tasks.publish(job, rules, base, trained, page)
     elif verdict.status == "awaiting_approval":
         tasks.hold(job, rules, base, trained, page)
+    else:
+        tasks.discard(job, rules)
     return _ending(tasks.outcome(job, rules, trained, verdict, standing, page, made))
 
 
@@ -69,4 +71,5 @@ def _ending(outcome: Outcome) -> State:
         return Completed(name="Released", message=f"{outcome.name} {outcome.version}", data=outcome)
     if outcome.status == "awaiting_approval":
         return Completed(name="AwaitingApproval", message=f"Run {outcome.run} awaits approval.", data=outcome)
-    return Failed(name="Rejected", message=" ".join(outcome.reasons), data=outcome)
+    name = "Inconclusive" if outcome.status == "inconclusive" else "Rejected"
+    return Failed(name=name, message=" ".join(outcome.reasons), data=outcome)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pipeline.folders import Value
 
-Status = Literal["released", "rejected", "awaiting_approval"]
+Status = Literal["released", "rejected", "inconclusive", "awaiting_approval"]
 
 
 class Gate(Value):
@@ -47,6 +47,6 @@ class Outcome(Value):
         """What the user can do now, where there is something."""
         if self.status == "awaiting_approval":
             return f"read the report, then `hushtune approve {self.run} --by NAME`"
-        if self.status == "rejected":
-            return "the report says which gate failed and what to try"
+        if self.status in ("rejected", "inconclusive"):
+            return "the report says which gate did not pass and what to try"
         return f'hushtune generate {self.name} --prompt "…"'

@@ -56,15 +56,16 @@ def stage(name: str, *, row: str | None = None) -> Callable[[Work[P, R]], Call[P
 
 def table(run: Run, key: str, rows: list[dict], description: str) -> None:
     """Keep a table beside the run in Prefect; a run never fails for want of it."""
-    _note(create_table_artifact, key=f"hushtune-{key}", table=rows, description=f"{description} · {run.id}")
+    keep(create_table_artifact, key=f"hushtune-{key}", table=rows, description=f"{description} · {run.id}")
 
 
 def page(run: Run, key: str, markdown: str, description: str) -> None:
     """Keep a page beside the run in Prefect; a run never fails for want of it."""
-    _note(create_markdown_artifact, key=f"hushtune-{key}", markdown=markdown, description=f"{description} · {run.id}")
+    keep(create_markdown_artifact, key=f"hushtune-{key}", markdown=markdown, description=f"{description} · {run.id}")
 
 
-def _note(create: Callable[..., object], **content: object) -> None:
+def keep(create: Callable[..., object], **content: object) -> None:
+    """Make an artifact; no run fails for want of it."""
     try:
         create(**content)
     except Exception as error:

@@ -2,15 +2,16 @@
 
 import json
 import secrets
+from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import task
 
 from flows import stages
 from flows.outcome import Gate, Outcome
+from pipeline import approval, cohorts, facts, gates, models, policy, retention, runs, waivers
 from pipeline import audit as attacks
 from pipeline import corpus as corpora
-from pipeline import facts, gates, models, policy, runs
 from pipeline import release as releases
 from pipeline import report as reports
 from pipeline import scrub as scrubbing
@@ -104,7 +105,7 @@ def plant(line: Line, run: Run, rules: Policy, scrubbed: Scrubbed, base: Base) -
 
 
 @stages.stage("reserve")
-def reserve(line: Line, run: Run, rules: Policy, planted: Planted, base: Base) -> Plan:
+def reserve(line: Line, run: Run, rules: Policy, corpus: Corpus, planted: Planted, base: Base) -> Plan:
     """Calibrate the noise and take the whole planned mechanism out of the lifetime budget."""
     rehearse(planted, base, rules)  # refuses what training would, before it is paid for
     selection.check(rules, run.folder / "corpus" / "records.jsonl", run.folder)
@@ -120,6 +121,7 @@ def reserve(line: Line, run: Run, rules: Policy, planted: Planted, base: Base) -
         delta=mechanism.delta,
         policy_digest=rules.digest,
         unit=mechanism.unit,
+        units=cohorts.units_of(corpus, rules, cohorts.load_key(run.home)),
         manifest=planted.manifest_digest,
     )
     write_json(run.folder / "claim.json", claim.model_dump(mode="json"))
@@ -174,7 +176,7 @@ def audit(line: Line, run: Run, rules: Policy, planted: Planted, trained: Traine
 @stages.stage("judge")
 def judge(line: Line, run: Run, rules: Policy, evidence: Evidence) -> Verdict:
     """Hold the evidence against the policy's gates."""
-    verdict = gates.judge(rules, evidence)
+    verdict = gates.judge(rules, evidence, waivers.load(run.home, rules), datetime.now(UTC).date())
     write_json(run.folder / "verdict.json", verdict.model_dump(mode="json"))
     line.say(verdict.status.replace("_", " "))
     rows = [result.model_dump(mode="json", exclude={"owner"}) for result in verdict.gates]
@@ -220,9 +222,18 @@ def publish(line: Line, run: Run, rules: Policy, base: Base, trained: Trained, p
 @stages.stage("hold", row="publish")
 def hold(line: Line, run: Run, rules: Policy, base: Base, trained: Trained, page: Path) -> Path:
     """Keep the bytes that a person's approval will publish."""
-    candidate = releases.hold(run.folder, run.name, trained, page.parent, rules, _card(page, base))
+    candidate = approval.hold(run.folder, run.name, trained, page.parent, rules, _card(page, base))
     line.say("kept until it is approved")
     return candidate
+
+
+@stages.stage("discard", row="publish")
+def discard(line: Line, run: Run, rules: Policy) -> int:
+    """Delete the weights of a run that is not released, unless the policy keeps them for a while."""
+    found = retention.discard(run.folder, rules, Ledger(run.home))
+    days = rules.release.quarantine_days
+    line.say(f"weights kept for {days} days" if days else "weights deleted")
+    return len(found)
 
 
 def _card(page: Path, base: Base) -> str:

@@ -19,7 +19,7 @@ from pipeline.folders import Value, canonical
 
 START = "0" * 64  # the hash before the first entry
 
-Kind = Literal["reserve", "spend", "close"]
+Kind = Literal["reserve", "spend", "close", "note"]
 
 
 class Entry(Value):

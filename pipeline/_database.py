@@ -1,6 +1,8 @@
-"""The ledger's tables and transactions: SQLite in WAL mode, one writer at a time, every commit synced to disk.
+"""The ledger's tables and transactions on SQLite (a file in WAL mode) or PostgreSQL: one writer at a time, every commit synced.
 
-Everything that belongs to one kind of database stands in this file.
+Writers queue: on SQLite at the file's write lock, on PostgreSQL at an advisory lock that is taken before the transaction's
+first look at the data, so that what a writer has read cannot change before it commits and no transaction is ever rolled back
+for another's sake. Readers see one state from beginning to end. All that belongs to one kind of database stands in this file.
 """
 
 from __future__ import annotations
@@ -10,16 +12,19 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
     DDL,
+    URL,
     Column,
     Connection,
     Engine,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -35,7 +40,8 @@ from pipeline.errors import IntegrityError, StageError, UsageError
 
 # How long a writer queues: the longest hold is a reservation that composes a long history.
 _PATIENCE_SECONDS = 120
-_MEND = "give one such as sqlite:////absolute/path/ledger.db"
+_MEND = "give one such as sqlite:////absolute/path/ledger.db or postgresql://user@host/database"
+_LOCK = 0x68757368  # any number, the same for every writer of a ledger
 
 _schema = MetaData()
 
@@ -64,40 +70,60 @@ head = Table(
     Column("hash", String(64), nullable=False),
 )
 
+# Who was in the runs, as cohorts of keyed hashes; what a cohort must hold stands in the chain. See `pipeline.cohorts`.
+cohorts = Table(
+    "cohorts",
+    _schema,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("kind", String(16), nullable=False),
+    Column("units", LargeBinary, nullable=False),  # sorted, 8 bytes each
+)
+
 # A guard against accidents; the hash chain is what finds an edit.
-for _verb in ("UPDATE", "DELETE"):
-    event.listen(
-        entries,
-        "after_create",
-        DDL(
-            f"CREATE TRIGGER entries_no_{_verb.lower()} BEFORE {_verb} ON entries "
-            "BEGIN SELECT RAISE(ABORT, 'ledger entries are append-only'); END"
-        ).execute_if(dialect="sqlite"),
-    )
+_GUARDS = {
+    "sqlite": [
+        f"CREATE TRIGGER entries_no_{verb.lower()} BEFORE {verb} ON entries "
+        "BEGIN SELECT RAISE(ABORT, 'ledger entries are append-only'); END"
+        for verb in ("UPDATE", "DELETE")
+    ],
+    "postgresql": [
+        "CREATE FUNCTION entries_are_append_only() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'ledger entries are append-only'; END $$",
+        "CREATE TRIGGER entries_no_edit BEFORE UPDATE OR DELETE OR TRUNCATE ON entries "
+        "FOR EACH STATEMENT EXECUTE FUNCTION entries_are_append_only()",
+    ],
+}
+for _dialect, _statements in _GUARDS.items():
+    for _statement in _statements:
+        event.listen(entries, "after_create", DDL(_statement).execute_if(dialect=_dialect))
 
 
 class Database:
     """Transactions on the ledger's tables, which are made where they are missing.
 
     Args:
-        where: the folder that holds `ledger.db`, or a database URL (`sqlite:////absolute/path`).
+        where: the folder that holds `ledger.db`, or a database URL (`sqlite:////absolute/path`, `postgresql://…`).
+        start: the hash before the first entry.
 
     Raises:
-        UsageError: the URL is malformed, or is of a database that hushtune does not serve.
+        UsageError: the URL is malformed, or is of a database that hushtune does not serve or that has no driver here.
         IntegrityError: the file is not a database.
+        StageError: the database cannot be reached.
     """
 
     def __init__(self, where: Path | str, start: str) -> None:
-        self.path = _path(where)
-        _touch(self.path)
-        self._engine = _engine(self.path)
+        url = _url(where)
+        self.name = str(url.database) if _is_file(url) else url.render_as_string(hide_password=True)
+        if _is_file(url):
+            _touch(Path(str(url.database)))
+        self._engine = _sqlite(url) if _is_file(url) else _postgresql(url)
         self._pid = os.getpid()
-        with self._told(), self._engine.begin() as connection:
-            missing = not inspect(connection).has_table("head")
+        with self.read() as connection:
+            missing = not inspect(connection).has_table("cohorts")
         if missing:
             with self.write() as connection:
-                if not inspect(connection).has_table("head"):
-                    _schema.create_all(connection)
+                _schema.create_all(connection)
+                if connection.execute(head.select()).first() is None and connection.execute(entries.select()).first() is None:
                     connection.execute(head.insert().values(id=1, entries=0, hash=start))
 
     @contextmanager
@@ -128,23 +154,32 @@ class Database:
             cause = error
         else:
             return
+        said = " ".join(str(cause).split())
         if isinstance(cause, sqlite3.DatabaseError) and not isinstance(cause, sqlite3.OperationalError):
-            raise IntegrityError(f"The ledger {self.path} cannot be read as one ({cause}): restore it from a backup.")
-        raise StageError(f"The ledger {self.path} cannot be used ({cause}): free the file or the disk and try again.")
+            raise IntegrityError(f"The ledger {self.name} cannot be read as one ({said}): restore it from a backup.")
+        raise StageError(f"The ledger {self.name} cannot be used ({said}): free the database or the disk and try again.")
 
 
-def _path(where: Path | str) -> Path:
+def _url(where: Path | str) -> URL:
     if isinstance(where, Path) or "://" not in where:
-        return Path(where) / "ledger.db"
+        return URL.create("sqlite", database=str(Path(where) / "ledger.db"))
     try:
         url = make_url(where)
     except ArgumentError:
         raise UsageError(f"The ledger's URL is malformed: {_MEND}.") from None
+    if url.get_backend_name() == "postgresql":
+        if find_spec("psycopg") is None:
+            raise UsageError("The ledger's URL names PostgreSQL, whose driver is not here: pip install 'hushtune[postgresql]'.")
+        return url.set(drivername="postgresql+psycopg")
     if url.get_backend_name() != "sqlite":
         raise UsageError(f"The ledger's URL names {url.get_backend_name()}, which is not served: {_MEND}.")
     if not url.database or url.database == ":memory:" or url.query:
         raise UsageError(f"The ledger's URL must name a file, and no options: {_MEND}.")
-    return Path(url.database)
+    return url
+
+
+def _is_file(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite"
 
 
 def _touch(path: Path) -> None:
@@ -160,10 +195,10 @@ def _touch(path: Path) -> None:
         raise StageError(f"The ledger {path} cannot be made ({error.strerror}): choose another folder.") from None
 
 
-def _engine(path: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": _PATIENCE_SECONDS})
+def _sqlite(url: URL) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": _PATIENCE_SECONDS})
     event.listen(engine, "connect", _prepare)
-    event.listen(engine, "begin", _begin)
+    event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
@@ -181,5 +216,22 @@ def _prepare(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA synchronous=FULL")  # a spend is on disk before its step is applied
 
 
-def _begin(connection: Connection) -> None:
+def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
+
+
+def _postgresql(url: URL) -> Engine:
+    # A training may be silent for longer than a firewall keeps a connection: each one is tried before it is used.
+    engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 20})
+    event.listen(engine, "begin", _begin_postgresql)
+    return engine
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    if not connection.get_execution_options().get("writes"):
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        return
+    connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")  # each statement sees all that is committed
+    connection.exec_driver_sql("SET LOCAL synchronous_commit TO on")  # a spend is on disk before its step is applied
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_PATIENCE_SECONDS}s'")
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")

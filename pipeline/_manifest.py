@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,7 @@ from pipeline.errors import IntegrityError
 from pipeline.folders import Value, digest, digest_file
 from pipeline.folders import sync as sync_folder
 
-__all__ = ["MANIFEST", "Approval", "File", "Manifest", "add_copy", "add_text", "check", "read", "sync_folder"]
+__all__ = ["MANIFEST", "Approval", "File", "Manifest", "add_copy", "add_text", "check", "read", "sync_file", "sync_folder"]
 
 MANIFEST = "manifest.json"
 
@@ -41,7 +42,7 @@ class Manifest(Value):
     """What a release is made of.
 
     `adapter` is `folders.digest_folder` of the trained adapter, `policy` the policy's digest; `version` and `created` are
-    empty in a candidate, which is not released yet.
+    empty in a candidate, which is not released yet; `submitter` and `expires` are empty where nobody has to approve.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -53,6 +54,8 @@ class Manifest(Value):
     run: str
     adapter: str
     policy: str
+    submitter: str = ""
+    expires: str = ""
     approval: Approval | None = None
     files: dict[str, File]
 
@@ -83,13 +86,13 @@ def read(folder: Path) -> Manifest:
     return manifest
 
 
-def check(folder: Path, manifest: Manifest) -> None:
-    """Compare every file of a folder with its manifest.
+def check(folder: Path, manifest: Manifest, beside: Sequence[str] = ()) -> None:
+    """Compare every file of a folder with its manifest; `beside` are files that belong there and are checked elsewhere.
 
     Raises:
         IntegrityError: a file differs, is missing, is not a plain file, or does not belong there; the sentence names it.
     """
-    found = set(os.listdir(folder)) - {MANIFEST}
+    found = set(os.listdir(folder)) - {MANIFEST, *beside}
     for name in sorted(found | set(manifest.files)):
         path, listed = folder / name, manifest.files.get(name)
         if listed is None:
@@ -114,6 +117,12 @@ def add_copy(folder: Path, source: Path) -> File:
     """Copy one file into a release, synced and read-only; the digest is that of the bytes written."""
     with source.open("rb") as file:
         return _add(folder / source.name, iter(lambda: file.read(1 << 20), b""))
+
+
+def sync_file(path: Path) -> None:
+    """Make a file that somebody else wrote durable and read-only."""
+    os.chmod(path, 0o444)
+    sync_folder(path)
 
 
 def _add(path: Path, chunks) -> File:

@@ -164,6 +164,20 @@ def _governance_commands(commands) -> None:
 
     verify = _add(commands, "verify", "pipeline.commands.govern:verify", "check every byte of a release")
     verify.add_argument("release", metavar="RELEASE", help="release name, NAME/VERSION, or folder")
+    verify.add_argument("--key", type=Path, action="append", metavar="PUB", help="trust this public key instead of the home's")
+    verify.add_argument("--revoked", type=Path, metavar="LIST", help="list of revocations that came with a copy")
+
+    revoke = _add(commands, "revoke", "pipeline.commands.govern:revoke", "withdraw a release, so that it no longer verifies")
+    revoke.add_argument("release", metavar="RELEASE", help="release name, NAME/VERSION, or folder")
+    revoke.add_argument("--why", required=True, metavar="TEXT", help="the reason, which whoever verifies it is told")
+
+    keys = commands.add_parser("keys", help="make the key that signs releases")
+    actions = keys.add_subparsers(metavar="ACTION", required=True)
+    new = _add(actions, "new", "pipeline.commands.govern:keys_new", "make a key pair (EC P-256)")
+    new.add_argument("--replace", action="store_true", help="replace the private key; what it signed still verifies")
+
+    retention = _add(commands, "retention", "pipeline.commands.govern:retention", "delete what the policies keep no longer")
+    retention.add_argument("--dry-run", action="store_true", help="only say what is due")
 
     _add(commands, "releases", "pipeline.commands.govern:releases", "list what was released")
 
@@ -184,6 +198,12 @@ def _policy_commands(commands) -> None:
     diff.add_argument("new", metavar="NAME|PATH")
     check = _add(actions, "check", f"{module}:check", "check a policy file")
     check.add_argument("policy", metavar="NAME|PATH")
+    waive = _add(actions, "waive", f"{module}:waive", "sign a waiver of a gate, with a reason and an end")
+    waive.add_argument("gate", metavar="GATE")
+    waive.add_argument("--policy", required=True, metavar="NAME|PATH", help="the policy; of a run: its policy.json")
+    waive.add_argument("--by", required=True, metavar="NAME", help="who decides")
+    waive.add_argument("--why", required=True, metavar="TEXT", help="the reason, which the report prints first")
+    waive.add_argument("--days", type=int, required=True, metavar="N", help="days until it expires")
     _add(actions, "schema", f"{module}:schema", "print the JSON Schema of a policy file")
 
 

@@ -1,13 +1,17 @@
 """The verdict: every rule of the policy against the evidence, as a pure function.
 
 A gate passes only on a figure that is there, finite, resolvable, valid in all its conditions, within the limit, and able to
-lie beyond it; whatever is missing fails. `judge` reads nothing and writes nothing, so the same evidence under the same
-policy gives the same verdict.
+lie beyond it; whatever is missing fails. A figure that the sample could not resolve, or that could not have lain beyond the
+limit, is inconclusive: the policy says whether that stops a release. A signed waiver lets a run pass that failed a gate which
+the policy lets be waived. `judge` reads nothing and writes nothing, so the same evidence under the same policy on the same
+day gives the same verdict.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from datetime import date
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.folders import Value
@@ -16,13 +20,31 @@ if TYPE_CHECKING:
     from pipeline.audit.figures import Evidence, Figure
     from pipeline.policy import Gate, Policy
 
-Status = Literal["released", "rejected", "awaiting_approval"]
+Status = Literal["released", "rejected", "inconclusive", "awaiting_approval"]
+
+
+class Waiver(Value):
+    """A person's decision that a run may pass although it fails a gate: for one policy (its digest), for some days."""
+
+    gate: str
+    policy: str
+    by: str
+    why: str
+    issued: date
+    expires: date
+
+    def holds(self, gate: str, policy: Policy, today: date) -> bool:
+        """Whether it lifts this gate of this policy today; a policy says which of its gates can be lifted at all."""
+        named = (self.gate, self.policy) == (gate, policy.digest) and policy.gates[gate].waivable
+        return named and self.issued <= today <= self.expires
 
 
 class GateResult(Value):
     """One rule, judged. `value` is the figure's, `bound` the number that was held against `limit`; None where it is missing.
 
-    `why` is one sentence with the figure, what was judged and the limit, or what the evidence lacks.
+    `why` is one sentence with the figure, what was judged and the limit, or what the evidence lacks. A gate that did not pass
+    is `inconclusive` if its figure could not be resolved, not `measured` if there is no sound figure, and `tolerated` if it
+    stops no release all the same: because it was waived, or because the policy releases what is inconclusive.
     """
 
     name: str
@@ -33,37 +55,83 @@ class GateResult(Value):
     limit: float
     why: str
     owner: str
+    inconclusive: bool = False
+    measured: bool = True
+    tolerated: bool = False
+    waiver: Waiver | None = None
+
+    @property
+    def stops(self) -> bool:
+        """Whether this gate keeps the run from being released."""
+        return not (self.passed or self.tolerated)
 
 
 class Verdict(Value):
-    """What becomes of the run. `reasons` are those that decided: every gate that failed, or all that passed."""
+    """What becomes of the run. `reasons` are those that decided: waivers, then every gate that stops it, or all gates."""
 
     status: Status
     gates: tuple[GateResult, ...]
     reasons: tuple[str, ...]
 
 
-def judge(policy: Policy, evidence: Evidence) -> Verdict:
+def judge(policy: Policy, evidence: Evidence, waivers: Iterable[Waiver] = (), today: date | None = None) -> Verdict:
     """Hold the evidence against every gate of the policy, in the policy's order.
 
     Args:
-        policy: the resolved policy: `gates` and `release.approval`.
+        policy: the resolved policy: `gates` and `release`.
         evidence: the audit's figures by name.
+        waivers: those whose signatures were checked; they count only with `today`.
+        today: the day on which waivers must hold.
 
     Returns:
-        `rejected` if any gate fails; else `awaiting_approval` if the policy asks for a person's approval, else `released`.
+        `rejected` if a gate fails; else `inconclusive` if one cannot be resolved and the policy does not release that; else
+        `awaiting_approval` if the policy asks for a person's approval, else `released`.
     """
     gates = {name: _resolved(gate, policy) for name, gate in policy.gates.items()}
-    results = tuple(_result(name, gate, evidence.figures.get(gate.figure)) for name, gate in gates.items())
-    failed = [result for result in results if not result.passed]
-    if failed:
-        rules = [(result, gates[result.name], evidence.figures.get(result.figure)) for result in failed]
-        return Verdict(status="rejected", gates=results, reasons=tuple(_rejection(*rule) for rule in rules))
-    reasons = [f"Gate {result.name} passed: {result.why}" for result in results]
+    at_hand = list(waivers) if today is not None else []
+    results = []
+    for name, gate in gates.items():
+        result = _result(name, gate, evidence.figures.get(gate.figure))
+        holding = [one for one in at_hand if today is not None and one.holds(name, policy, today)]
+        results.append(_tolerated(result, policy, holding))
+    stopping = [result for result in results if result.stops]
+    waived = [_waived(result) for result in results if result.waiver]
+    if stopping:
+        rules = [(result, gates[result.name], evidence.figures.get(result.figure)) for result in stopping]
+        failed = any(not result.inconclusive for result in stopping)
+        reasons = (*waived, *(_rejection(*rule) for rule in rules))
+        return Verdict(status="rejected" if failed else "inconclusive", gates=tuple(results), reasons=reasons)
+    reasons = [*waived, *(_passed(result) for result in results if not result.waiver)]
     if policy.release.approval == "required":
-        reasons.append(f"All {len(results)} gates passed, and policy {policy.name} asks for a person's approval.")
-        return Verdict(status="awaiting_approval", gates=results, reasons=tuple(reasons))
-    return Verdict(status="released", gates=results, reasons=tuple(reasons))
+        how = "passed" if all(result.passed for result in results) else "passed or are tolerated"
+        reasons.append(f"All {len(results)} gates {how}, and policy {policy.name} asks for a person's approval.")
+        return Verdict(status="awaiting_approval", gates=tuple(results), reasons=tuple(reasons))
+    return Verdict(status="released", gates=tuple(results), reasons=tuple(reasons))
+
+
+def _tolerated(result: GateResult, policy: Policy, waivers: list[Waiver]) -> GateResult:
+    if result.passed:
+        return result
+    if result.inconclusive:
+        return result.model_copy(update={"tolerated": policy.release.inconclusive == "release"})
+    if waivers and result.measured:  # what is not known cannot be waived
+        return result.model_copy(update={"tolerated": True, "waiver": max(waivers, key=lambda one: one.expires)})
+    return result
+
+
+def _waived(result: GateResult) -> str:
+    waiver = result.waiver
+    assert waiver is not None
+    return (
+        f"Gate {result.name} failed and was waived by {waiver.by} on {waiver.issued}, until {waiver.expires}: {waiver.why} "
+        f"({result.why})"
+    )
+
+
+def _passed(result: GateResult) -> str:
+    if result.tolerated:
+        return f"Gate {result.name} is inconclusive, which this policy releases: {result.why}"
+    return f"Gate {result.name} passed: {result.why}"
 
 
 def _resolved(gate: Gate, policy: Policy) -> Gate:
@@ -84,6 +152,8 @@ def _result(name: str, gate: Gate, figure: Figure | None) -> GateResult:
         limit=_limit(gate),
         why=why,
         owner=gate.owner,
+        inconclusive=not passed and figure is not None and _is_unresolved(gate, figure),
+        measured=not lack and judged is not None,
     )
 
 
@@ -99,7 +169,7 @@ def _lack(gate: Gate, figure: Figure | None) -> str:
         return f"{gate.figure} cannot be resolved with n = {figure.n:,}, {limit}."
     if not math.isfinite(figure.value):
         return f"{gate.figure} is {figure.value}, which is no finite number, {limit}."
-    if _is_toothless(gate, figure):
+    if figure.ceiling is not None and _is_toothless(gate, figure):
         return f"{gate.figure} could at most have been {number(figure.ceiling)}, so this gate cannot fail, {limit}."
     bound = {"value": figure.value, "low": figure.low, "high": figure.high}[gate.judge]
     if bound is None:
@@ -107,6 +177,12 @@ def _lack(gate: Gate, figure: Figure | None) -> str:
     if not math.isfinite(bound):
         return f"{gate.figure} is {number(figure.value)}, its {_bound_name(gate)} {bound} is no finite number, {limit}."
     return ""
+
+
+def _is_unresolved(gate: Gate, figure: Figure) -> bool:
+    """Whether the figure is sound as far as it goes, and the sample too small to say more."""
+    sound = all(figure.conditions.values()) and math.isfinite(figure.value)
+    return sound and (not figure.resolvable or _is_toothless(gate, figure))
 
 
 def _is_toothless(gate: Gate, figure: Figure | None) -> bool:
@@ -145,7 +221,8 @@ def _rejection(result: GateResult, gate: Gate, figure: Figure | None) -> str:
     remedy = _remedy(gate.figure)
     if _lack(gate, figure):
         remedy = _TEETH if _is_toothless(gate, figure) else _EVIDENCE
-    return f"Gate {result.name} failed: {result.why} {gate.why} {remedy} The limit is owned by: {gate.owner}."
+    how = "is inconclusive" if result.inconclusive else "failed"
+    return f"Gate {result.name} {how}: {result.why} {gate.why} {remedy} The limit is owned by: {gate.owner}."
 
 
 def _limit(gate: Gate) -> float:

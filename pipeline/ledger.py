@@ -7,70 +7,37 @@ the first noisy step, records every step before it is applied, and closes with t
     open or abandoned    every planned step
     closed               the steps taken: the largest total that was ever recorded
 
-Nothing is refunded, a run that is rejected has still spent, and a step that is replayed counts again. What a budget has
-spent is the composition of all its charged mechanisms, not a sum of ε.
+Nothing is refunded, a run that is rejected has still spent, and a step that is replayed counts again. What a person has
+spent is the composition of the mechanisms of the runs that the person was in, not a sum of ε; a budget stands where the
+most charged of its people do (see `pipeline.cohorts`). A run about people of another budget is refused unless its policy
+names that budget; then the caps of both hold.
 
 Entries are only ever added. Each carries the SHA-256 of its predecessor's hash and of its own content; `verify` finds
-an edit. The ledger is `HOME/ledger.db`, or the database that the environment variable HUSHTUNE_LEDGER_URL names.
-Writers queue at one lock, so two runs that reserve at once never overspend.
+an edit. The ledger is `HOME/ledger.db`, or the database that the environment variable HUSHTUNE_LEDGER_URL names (SQLite or
+PostgreSQL). Writers queue at one lock, so runs that reserve at once never overspend.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, case, func, select
+from sqlalchemy import Connection, select
 
-from pipeline import _chain
+from pipeline import _chain, cohorts
+from pipeline._account import PLAN, Book, Charge, Claim, Cohort, Plan, Standing
 from pipeline._chain import Entry, Head
 from pipeline._database import Database, entries
-from pipeline.composition import LEAST_NOISE, Spend, composed_epsilon, composition_key
+from pipeline.cohorts import Refinement, Units
+from pipeline.composition import LEAST_NOISE, Spend, composed_epsilon
 from pipeline.errors import BudgetExhausted, StageError, UsageError
-from pipeline.folders import Value
 from pipeline.policy import Lifetime
 
-__all__ = ["Charge", "Claim", "Entry", "Head", "Ledger", "Spend", "Standing"]
-
-
-class Claim(Value):
-    """A run's reservation: what it may take from a budget. `epsilon` and `delta` are the run's own promise."""
-
-    id: str
-    budget: str
-    run: str
-    mechanism: Spend
-    epsilon: float
-    delta: float
-
-
-class Charge(Value):
-    """What one claim weighs on its budget: `charged` steps of those planned; `taken` are recorded so far."""
-
-    claim: Claim
-    taken: int
-    charged: int
-    closed: bool
-
-
-class Standing(Value):
-    """Where a budget stands.
-
-    `epsilon_spent` is the composition of all charged mechanisms at `delta`; `epsilon_sum` the plain sum of the runs' ε,
-    each at its own δ, for comparison; `epsilon_cap` and `delta` are the tightest that any run registered.
-    """
-
-    budget: str
-    epsilon_cap: float
-    delta: float
-    epsilon_spent: float
-    epsilon_sum: float
-    runs: int
-    epsilon_left: float
+__all__ = ["Charge", "Claim", "Cohort", "Entry", "Head", "Ledger", "Spend", "Standing"]
 
 
 class Ledger:
@@ -101,6 +68,7 @@ class Ledger:
         delta: float,
         policy_digest: str,
         unit: str,
+        units: Units | None = None,
         manifest: str | None = None,
     ) -> Claim:
         """Take the whole planned mechanism out of the budget, before the first noisy step.
@@ -118,39 +86,50 @@ class Ledger:
             delta: the δ of that promise.
             policy_digest: SHA-256 of the resolved policy.
             unit: what the policy protects (record or person): the same for every run of a budget.
+            units: whom the run is about; without it the run is charged to everybody in the budget.
             manifest: SHA-256 of the canary manifest, which so is fixed before the first step where a run cannot rewrite it.
 
         Raises:
-            BudgetExhausted: with this run the composed ε at the lifetime δ would exceed the cap; says what is left.
-            UsageError: the mechanism is out of range, or the budget protects another unit.
+            BudgetExhausted: with this run the composed ε of some of its people would exceed the cap of a budget that they
+                are in; says what is left.
+            UsageError: the mechanism is out of range, the budget protects another unit, the hashes were made with another
+                key, or people of the run are in a budget that the policy does not name.
             IntegrityError: the ledger was edited.
         """
         plan = _plan(sampling_rate, noise_multiplier, steps)
         promise = {"epsilon": epsilon, "delta": delta, "unit": unit, "policy": policy_digest, **plan.model_dump()}
+        if units is not None:
+            promise["units"] = {"key": units.key, "count": len(units.hashes), "digest": units.digest}
         if manifest is not None:
             promise["manifest"] = manifest
-        detail = {
-            **promise,
-            "alone": composed_epsilon([plan], delta),
-            "lifetime": {"epsilon": lifetime.epsilon, "delta": lifetime.delta},
-        }
+        alone = composed_epsilon([plan], delta)
+        detail = {**promise, "alone": alone, "lifetime": {"epsilon": lifetime.epsilon, "delta": lifetime.delta}}
         self.verify()
         with self._database.read() as connection:
-            # remembered, so that the lock is held briefly
-            _account(connection, lifetime.budget, lifetime, unit).with_plan(plan)
+            # Composed here and remembered, so that the lock is held briefly.
+            book = Book(connection)
+            if (claim := book.again(lifetime.budget, run, promise)) is not None:
+                return claim
+            book.check_unit(lifetime.budget, unit)
+            _grant(book, run, lifetime, plan, self._refined(connection, book, units))
         with self._database.write() as connection:
-            account = _account(connection, lifetime.budget, lifetime, unit)
-            for charge, entry in zip(account.charges, account.reservations, strict=True):
-                if charge.claim.run == run and promise.items() <= entry.detail.items():
-                    return charge.claim
-            after = account.with_plan(plan)
-            if after <= account.cap:
-                claim = _claim(secrets.token_hex(8), lifetime.budget, run, detail)
-                key = composition_key([*account.history, plan], account.delta)
-                detail["composed"] = {"key": key, "epsilon": after, "delta": account.delta}
+            book = Book(connection)
+            if (claim := book.again(lifetime.budget, run, promise)) is not None:
+                return claim
+            book.check_unit(lifetime.budget, unit)
+            refined = self._refined(connection, book, units)
+            granted = _grant(book, run, lifetime, plan, refined)
+            if isinstance(granted, dict):
+                detail["composed"] = granted
+                if refined is not None:
+                    detail["cohorts"] = {"inside": refined.inside, "made": [one.described() for one in refined.made]}
+                    cohorts.store(connection, unit, refined.made)
+                claim = Claim(
+                    id=secrets.token_hex(8), budget=lifetime.budget, run=run, mechanism=plan, epsilon=epsilon, delta=delta
+                )
                 _append(connection, "reserve", claim, 0, detail)
                 return claim
-        raise BudgetExhausted(_refusal(run, lifetime, account, plan))
+        raise BudgetExhausted(granted)
 
     def spend(self, claim: Claim, steps: int) -> None:
         """Record that the claim's running total of noisy steps becomes `steps`: called before the step is applied.
@@ -212,7 +191,13 @@ class Ledger:
         return {entry.detail["manifest"] for entry in reserved if "manifest" in entry.detail}
 
     def standing(
-        self, budget: str, *, lifetime: Lifetime | None = None, planned: Sequence[Spend] = (), unit: str | None = None
+        self,
+        budget: str,
+        *,
+        lifetime: Lifetime | None = None,
+        planned: Sequence[Spend] = (),
+        unit: str | None = None,
+        units: Units | None = None,
     ) -> Standing:
         """Where a budget stands, or would stand with more mechanisms.
 
@@ -221,27 +206,50 @@ class Ledger:
             lifetime: the cap of a policy, which counts beside the registered ones; needed for a budget not used yet.
             planned: mechanisms to add in thought; `runs` and `epsilon_sum` leave them out.
             unit: what those protect (record or person); None does not ask.
+            units: whom they are about; everybody in the budget by default.
 
         Raises:
             UsageError: the ledger has no such budget and no `lifetime` is given, or it protects another unit.
         """
         with self._database.read() as connection:
-            account = _account(connection, budget, lifetime, unit)
-        spent = account.with_plan(*planned)
+            book = Book(connection)
+            book.check_unit(budget, unit)
+            refined = self._refined(connection, book, units)
+            cap, delta = book.cap(budget, lifetime)
+        plan = Plan(budget, refined.seen if refined else None) if planned else None
+        spent, group = book.worst(book.groups(budget, plan), delta, planned)
+        found = book.groups(budget)
         return Standing(
             budget=budget,
-            epsilon_cap=account.cap,
-            delta=account.delta,
+            epsilon_cap=cap,
+            delta=delta,
             epsilon_spent=spent,
-            epsilon_sum=account.plain_sum(),
-            runs=len(account.charges),
-            epsilon_left=max(0.0, account.cap - spent),
+            epsilon_sum=max((book.plain_sum(one) for one in found), default=0.0) if PLAN in group else book.plain_sum(group),
+            runs=len(book.of(budget)),
+            epsilon_left=max(0.0, cap - spent),
+            cohorts=max(1, sum(budget in book.budgets(leaf.claims) for leaf in book.leaves.values())),
         )
+
+    def cohorts(
+        self, budget: str, *, lifetime: Lifetime | None = None, planned: Sequence[Spend] = (), units: Units | None = None
+    ) -> list[Cohort]:
+        """The cohorts of a budget, those in most runs first, each with its ε now and with `planned` mechanisms.
+
+        Arguments are those of `standing`. Composes one history for each cohort.
+        """
+        with self._database.read() as connection:
+            book = Book(connection)
+            refined = self._refined(connection, book, units)
+            delta = book.cap(budget, lifetime)[1]
+        plan = Plan(budget, refined.seen if refined else None) if planned else None
+        fresh = len(units.hashes) - sum(refined.seen.values()) if plan and units is not None and refined else 0
+        return book.cohorts(budget, delta, planned, plan, fresh)
 
     def charges(self, budget: str) -> list[Charge]:
         """What each claim weighs on a budget, oldest first; empty for a budget not used yet."""
         with self._database.read() as connection:
-            return _charges(connection, budget, _reservations(connection, budget))
+            book = Book(connection)
+        return [book.charges[entry.claim] for entry in book.of(budget)]
 
     def history(self, budget: str) -> list[Entry]:
         """All entries of a budget, oldest first; empty for a budget not used yet."""
@@ -252,7 +260,20 @@ class Ledger:
     def budgets(self) -> list[str]:
         """Names of the budgets that runs have used."""
         with self._database.read() as connection:
-            return list(connection.scalars(select(entries.c.budget).distinct().order_by(entries.c.budget)))
+            named = select(entries.c.budget).distinct().where(entries.c.budget != "").order_by(entries.c.budget)
+            return list(connection.scalars(named))
+
+    def note(self, run: str, what: str, content: Mapping[str, Any]) -> None:
+        """Put something that was done with a run on the chain: a release, an approval, a deletion. It spends nothing."""
+        with self._database.write() as connection:
+            _chain.append(connection, "note", budget="", claim="", run=run, steps=0, detail={"what": what, **content})
+
+    def notes(self, what: str | None = None, run: str | None = None) -> list[Entry]:
+        """The notes, oldest first; only those of one kind or run where given."""
+        rows = select(entries).where(entries.c.kind == "note").order_by(entries.c.seq)
+        with self._database.read() as connection:
+            found = _chain.parse(connection.execute(rows).mappings())
+        return [one for one in found if what in (None, one.detail["what"]) and run in (None, one.run)]
 
     def head(self) -> Head:
         """The end of the chain."""
@@ -266,10 +287,20 @@ class Ledger:
             anchor: an end of the chain that was kept elsewhere, which must still lie on it.
 
         Raises:
-            IntegrityError: an entry was changed, removed or put in between, or the chain does not hold the anchor.
+            IntegrityError: an entry was changed, removed or put in between, the chain does not hold the anchor, or the hashes
+                of a cohort are not those that the chain describes.
         """
         with self._database.read() as connection:
-            return _chain.verify(connection, str(self._database.path), anchor)
+            end = _chain.verify(connection, self._database.name, anchor)
+            leaves = Book(connection).leaves
+            cohorts.check(connection, {number: leaf.digest for number, leaf in leaves.items()}, self._database.name)
+            return end
+
+    def _refined(self, connection: Connection, book: Book, units: Units | None) -> Refinement | None:
+        if units is None:
+            return None
+        book.check_key(units.key, self._database.name)
+        return cohorts.refine(cohorts.load(connection, units.kind), units.hashes, book.made + 1)
 
     def _last(self, connection: Connection, claim: Claim) -> tuple[str, int]:
         """Kind and running total of the claim's last entry."""
@@ -278,7 +309,7 @@ class Ledger:
         row = connection.execute(rows).first()
         if row is None:
             raise StageError(
-                f"The claim of run {claim.run} is not in the ledger {self._database.path}: use the one that it was reserved in."
+                f"The claim of run {claim.run} is not in the ledger {self._database.name}: use the one that it was reserved in."
             )
         return row.kind, row.steps
 
@@ -295,75 +326,56 @@ class Ledger:
             )
 
 
-class _Account(NamedTuple):
-    """One budget as it stands in a transaction."""
-
-    reservations: list[Entry]
-    charges: list[Charge]
-    cap: float
-    delta: float
-
-    @property
-    def history(self) -> list[Spend]:
-        return [charge.claim.mechanism.of(charge.charged) for charge in self.charges]
-
-    def with_plan(self, *planned: Spend) -> float:
-        """ε of everything charged and planned."""
-        history = [*self.history, *planned]
-        key = composition_key(history, self.delta)
-        # What a reservation composed stands in the chain: a long history need not be composed anew only to be shown.
-        for entry in reversed(self.reservations):
-            if entry.detail["composed"]["key"] == key:
-                return entry.detail["composed"]["epsilon"]
-        return composed_epsilon(history, self.delta)
-
-    def plain_sum(self) -> float:
-        total = 0.0
-        for charge, entry in zip(self.charges, self.reservations, strict=True):
-            plan = charge.claim.mechanism
-            whole = charge.charged == plan.steps
-            total += entry.detail["alone"] if whole else composed_epsilon([plan.of(charge.charged)], charge.claim.delta)
-        return total
+def _grant(book: Book, run: str, lifetime: Lifetime, plan: Spend, refined: Refinement | None) -> dict[str, Any] | str:
+    """What the reservation's entry keeps of the composition, or the sentence that refuses it for want of budget."""
+    about = Plan(lifetime.budget, refined.seen if refined else None)
+    own = book.groups(lifetime.budget, about)
+    cap, delta = book.cap(lifetime.budget, lifetime)
+    after, group = book.worst(own, delta, [plan])
+    if after > cap:
+        return _refusal(book, run, lifetime.budget, lifetime, plan, about)
+    _check_names(book, lifetime, refined)
+    for budget in sorted(book.budgets(claim for one in own if PLAN in one for claim in one) - {lifetime.budget}):
+        other, slack = book.cap(budget)
+        if book.worst(book.groups(budget, about), slack, [plan])[0] > other:
+            return _refusal(book, run, budget, lifetime, plan, about)
+    return book.composed(group, delta, [plan], after)
 
 
-def _account(connection: Connection, budget: str, lifetime: Lifetime | None, unit: str | None = None) -> _Account:
-    reservations = _reservations(connection, budget)
-    for entry in reservations:
-        if unit is not None and entry.detail["unit"] != unit:
+def _check_names(book: Book, lifetime: Lifetime, refined: Refinement | None) -> None:
+    """Refuse people of a budget that the policy does not name."""
+    for cohort, count in (refined.seen if refined else {}).items():
+        strange = book.budgets(book.leaves[cohort].claims) - {lifetime.budget, *lifetime.also}
+        if strange:
+            name, unit = min(strange), book.leaves[cohort].kind
             raise UsageError(
-                f"Budget {budget} protects one {entry.detail['unit']} and this policy one {unit}: name another budget in "
-                "privacy.lifetime.budget."
+                f"At least {count:,} {unit}{'s' if count > 1 else ''} of this data are in budget {name} already, and the "
+                f"policy charges budget {lifetime.budget}: charge {name}, or name it in privacy.lifetime.also, so that "
+                "what was spent there counts here too."
             )
-    caps = [(entry.detail["lifetime"]["epsilon"], entry.detail["lifetime"]["delta"]) for entry in reservations]
-    if lifetime is not None:
-        caps.append((lifetime.epsilon, lifetime.delta))
-    if not caps:
-        raise UsageError(f"The ledger has no budget {budget}: name one that a run has used (`hushtune budget show`).")
-    charges = _charges(connection, budget, reservations)
-    return _Account(reservations, charges, cap=min(cap for cap, _ in caps), delta=min(delta for _, delta in caps))
 
 
-def _reservations(connection: Connection, budget: str) -> list[Entry]:
-    rows = select(entries).where(entries.c.budget == budget, entries.c.kind == "reserve").order_by(entries.c.seq)
-    return _chain.parse(connection.execute(rows).mappings())
+def _refusal(book: Book, run: str, budget: str, lifetime: Lifetime, plan: Spend, about: Plan) -> str:
+    cap, delta = book.cap(budget, lifetime if budget == lifetime.budget else None)
+    groups = book.groups(budget, about)
+    people = {group for group in groups if PLAN in group} or groups
 
+    def after(steps: int) -> float:
+        return book.worst(groups, delta, [plan.of(steps)])[0]
 
-def _charges(connection: Connection, budget: str, reservations: Sequence[Entry]) -> list[Charge]:
-    closed = func.max(case((entries.c.kind == "close", 1), else_=0))
-    rows = select(entries.c.claim, func.max(entries.c.steps), closed).where(entries.c.budget == budget)
-    found = {claim: (taken, bool(end)) for claim, taken, end in connection.execute(rows.group_by(entries.c.claim))}
-    charges = []
-    for entry in reservations:
-        claim = _claim(entry.claim, budget, entry.run, entry.detail)
-        taken, ended = found[claim.id]
-        charged = taken if ended else claim.mechanism.steps
-        charges.append(Charge(claim=claim, taken=taken, charged=charged, closed=ended))
-    return charges
-
-
-def _claim(id: str, budget: str, run: str, detail: dict) -> Claim:
-    plan = Spend(**{key: detail[key] for key in Spend.model_fields})
-    return Claim(id=id, budget=budget, run=run, mechanism=plan, epsilon=detail["epsilon"], delta=detail["delta"])
+    spent = book.worst({group - {PLAN} for group in people}, delta)[0]
+    low, high = 0, plan.steps  # low steps fit, high do not
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if after(middle) <= cap else (low, middle)
+    tighter = budget != lifetime.budget or (cap, delta) != (lifetime.epsilon, lifetime.delta)
+    return (
+        f"Budget {budget} cannot hold run {run}: of its ε {cap:g} at δ {delta:g}"
+        f"{', the tightest cap that a run has registered,' if tighter else ''} {spent:.3f} is spent and "
+        f"{max(0.0, cap - spent):.3f} is left, and with this run's {plan.steps} steps it would be {after(plan.steps):.3f}; "
+        f"{low} of them would fit, so lower train.steps or privacy.epsilon, or train on other people's data under a "
+        "budget of their own."
+    )
 
 
 def _append(connection: Connection, kind: _chain.Kind, claim: Claim, steps: int, detail: dict | None = None) -> None:
@@ -381,19 +393,3 @@ def _plan(sampling_rate: float, noise_multiplier: float, steps: int) -> Spend:
     if plan.steps < 1:
         raise UsageError("A reservation needs at least one step: set train.steps to 1 or more.")
     return plan
-
-
-def _refusal(run: str, lifetime: Lifetime, account: _Account, plan: Spend) -> str:
-    spent, after = account.with_plan(), account.with_plan(plan)
-    low, high = 0, plan.steps  # low steps fit, high do not
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if account.with_plan(plan.of(middle)) <= account.cap else (low, middle)
-    tighter = (account.cap, account.delta) != (lifetime.epsilon, lifetime.delta)
-    return (
-        f"Budget {lifetime.budget} cannot hold run {run}: of its ε {account.cap:g} at δ {account.delta:g}"
-        f"{', the tightest cap that a run has registered,' if tighter else ''} {spent:.3f} is spent and "
-        f"{max(0.0, account.cap - spent):.3f} is left, and with this run's {plan.steps} steps it would be {after:.3f}; "
-        f"{low} of them would fit, so lower train.steps or privacy.epsilon, or train on other people's data under a "
-        "budget of their own."
-    )

@@ -1,7 +1,7 @@
 """Policies: one YAML file, resolved through one parent, validated into one frozen object whose hash names it.
 
     policy = load("default")                       # a preset of policies/
-    policy = load("our-hospital.yaml")             # a file that may say `extends: hipaa-safe-harbor`
+    policy = load("our-hospital.yaml")             # a file that may say `extends: hipaa-safe-harbor`, and then only tighten it
     policy.privacy.epsilon, policy.digest
 
 Every choice that changes what is promised stands in the policy; command-line flags only override `data` columns and the base
@@ -13,19 +13,23 @@ from __future__ import annotations
 import json
 import re
 from functools import cached_property
-from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from pipeline._policy_files import presets as presets
+from pipeline._policy_files import resolve
 from pipeline.errors import InputError, PolicyError
 from pipeline.folders import digest
+from pipeline.strictness import changes
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Limit = Annotated[float, Field(allow_inf_nan=False)]
+_STARTING_VALUES = "base"  # promises nothing, so that its children may change what it says in any direction
+_BUDGET = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
 class Section(BaseModel):
@@ -121,7 +125,10 @@ class Canaries(Section):
 class Lifetime(Section):
     """The lifetime budget of the people in the data, kept in the ledger across runs."""
 
-    budget: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    budget: str = Field("default", pattern=_BUDGET)
+    also: tuple[Annotated[str, Field(pattern=_BUDGET)], ...] = Field(
+        (), description="other budgets that people of this data may be in; what they spent there counts here too, and back"
+    )
     epsilon: float = Field(gt=0)
     delta: float = Field(gt=0, lt=1e-3)
     on_exhausted: Literal["refuse"] = "refuse"
@@ -228,6 +235,7 @@ class Gate(Section):
     at_least: Limit | None = None
     why: str = Field(min_length=8)
     owner: str = Field(min_length=2)
+    waivable: bool = Field(False, description="whether a signed, dated waiver may let a run pass that this gate fails")
 
     @model_validator(mode="after")
     def _one_limit(self) -> Gate:
@@ -237,9 +245,22 @@ class Gate(Section):
 
 
 class Release(Section):
-    """Who must say yes."""
+    """Who must say yes, and what becomes of a run that is not released."""
 
     approval: Literal["none", "required"] = "none"
+    approval_days: int = Field(14, ge=1, description="days after which a run can no longer be approved")
+    four_eyes: bool = Field(True, description="the approver must be another than the submitter")
+    inconclusive: Literal["reject", "release"] = Field("reject", description="a gate whose figure could not be resolved")
+    quarantine_days: int = Field(0, ge=0, description="days that the weights of a run that is not released are kept")
+
+
+class Retention(Section):
+    """Days that a run's private files are kept, None without end. Ledger, report and release stay."""
+
+    raw_days: int | None = Field(90, ge=0, description="text as it was read, and planted probes")
+    scrubbed_days: int | None = Field(90, ge=0, description="scrubbed and planted text")
+    checkpoint_days: int | None = Field(14, ge=0, description="unfinished trainings")
+    review_days: int | None = Field(30, ge=0, description="review pages and tracebacks, which quote text")
 
 
 class Policy(Section):
@@ -256,6 +277,7 @@ class Policy(Section):
     audit: Audit = Audit()
     gates: dict[str, Gate] = Field(min_length=1)
     release: Release = Release()
+    retention: Retention = Retention()
 
     @cached_property
     def digest(self) -> str:
@@ -280,20 +302,19 @@ class Policy(Section):
         return _validate(content, f"policy {self.name} with the flags given")
 
 
-def presets() -> list[str]:
-    """Names of the policies that ship with hushtune."""
-    return sorted(path.name.removesuffix(".yaml") for path in _shipped().iterdir() if path.name.endswith(".yaml"))
-
-
 def load(name: str | Path) -> Policy:
     """Read a preset by name or a policy file by path, resolve `extends`, and validate.
 
     Raises:
         PolicyError: the policy or its parent is missing, is not YAML, has an unknown key or a value out of range, or extends
-            itself.
+            itself, or loosens its parent.
     """
-    content = _resolve(str(name), ())
-    return _validate(content, f"policy {name}")
+    stages = resolve(str(name), ())
+    policy = _validate(stages[-1][1], f"policy {name}")
+    for (parent, old), (child, new) in pairwise(stages):
+        if parent != _STARTING_VALUES:
+            _only_tighter(parent, _validate(old, f"policy {parent}"), child, _validate(new, f"policy {child}"))
+    return policy
 
 
 def schema() -> dict[str, Any]:
@@ -307,57 +328,15 @@ def schema() -> dict[str, Any]:
     return content
 
 
-def _shipped() -> Path:
-    return Path(str(files("policies")))
-
-
-def _resolve(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
-    path = _locate(name, seen)
-    if str(path) in seen:
-        raise PolicyError(f"Policy {path} extends itself: remove one `extends`.")
-    content = _parse(path)
-    parent = content.pop("extends", None)
-    if parent is None:
-        return content
-    if not isinstance(parent, str):
-        raise PolicyError(f"Policy {path}: `extends` must be the name or path of one policy.")
-    beside = path.parent / parent
-    reference = str(beside) if parent.endswith((".yaml", ".yml")) and beside.is_file() else parent
-    return _merge(_resolve(reference, (*seen, str(path))), content)
-
-
-def _locate(name: str, seen: tuple[str, ...]) -> Path:
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") or "/" in name:
-        if not path.is_file():
-            raise PolicyError(f"Policy file {name} does not exist: give a path that does, or one of {', '.join(presets())}.")
-        return path.resolve()
-    if name not in presets():
-        where = f" (extended by {seen[-1]})" if seen else ""
-        raise PolicyError(
-            f"There is no policy named {name}{where}: choose one of {', '.join(presets())}, or give a .yaml path."
-        )
-    return _shipped() / f"{name}.yaml"
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" (line {mark.line + 1})" if mark else ""
-        raise PolicyError(f"Policy file {path} is not valid YAML{line}: mend it and try again.") from error
-    if not isinstance(content, dict):
-        raise PolicyError(f"Policy file {path} must hold keys and values, such as `extends: default`.")
-    return content
-
-
-def _merge(parent: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(parent)
-    for key, value in child.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
+def _only_tighter(parent: str, old: Policy, child: str, new: Policy) -> None:
+    for change in changes(old, new):
+        if change.direction in ("looser", "incomparable"):
+            how = "cannot be compared with" if change.direction == "incomparable" else "is looser than"
+            raise PolicyError(
+                f"In policy {child}, {change.key} is {json.dumps(change.new)}, which {how} the {json.dumps(change.old)} of its "
+                f"parent {parent}, and a child may only tighten: keep the parent's value, or extend {_STARTING_VALUES} and "
+                "stand for every value yourself."
+            )
 
 
 def _validate(content: dict[str, Any], where: str) -> Policy:

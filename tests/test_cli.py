@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 SENTINEL = "zq-private-sentinel-7731"
 CONTRACT = {
     "run", "plan", "scrub", "recall", "audit", "report", "approve", "verify", "releases", "budget", "policy", "models",
-    "generate", "bench",
+    "generate", "bench", "revoke", "keys", "retention",
 }  # fmt: skip
 
 
@@ -239,7 +239,7 @@ class TestPolicy:
     def test_diff_names_what_changed(self, capsys):
         assert cli.main(["policy", "diff", "default", "strict"]) == 0
         out = capsys.readouterr().out
-        assert "privacy.epsilon: 8 → 3" in out.replace("8.0", "8").replace("3.0", "3")
+        assert "privacy.epsilon: 8 → 3, tighter" in out.replace("8.0", "8").replace("3.0", "3")
         assert cli.main(["policy", "diff", "default", "default"]) == 0
         assert "do not differ" in capsys.readouterr().out
 

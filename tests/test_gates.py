@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline import policy as policies
 from pipeline.audit.figures import Evidence, Figure
-from pipeline.gates import Verdict, judge, number
+from pipeline.gates import Verdict, Waiver, judge, number
 from pipeline.policy import Gate, Policy
 
 DEFAULT = policies.load("default")
@@ -22,6 +23,8 @@ GOOD = {
     "exposure.family_p": (0.6, None, None),
     "membership.ratio.auc": (0.51, 0.48, 0.54),
     "scrub.recall": (0.99, 0.97, None),
+    "control.exposure.copies_16.mean_bits": (15.0, None, None),
+    "control.epsilon.lower_bound": (3.0, 2.5, None),
     "utility.perplexity_ratio": (0.3, 0.28, 0.32),
 }
 
@@ -96,7 +99,8 @@ def test_spoilt_evidence_fails_every_gate(preset, spoil):
         verdict = judge(chosen, good(**{rule.figure.replace(".", "__"): spoilt}))
         result = next(result for result in verdict.gates if result.name == name)
         assert not result.passed
-        assert verdict.status == "rejected"
+        assert result.inconclusive == (spoil == "unresolvable")
+        assert verdict.status == ("inconclusive" if spoil == "unresolvable" else "rejected")
         if spoil == "invalid":
             assert "score fixed before" in result.why
         json.dumps(verdict.model_dump(mode="json"), allow_nan=False)
@@ -137,7 +141,9 @@ def test_a_pass_needs_everything(value, low, high, limit, holds, resolvable, at_
     sound = holds and resolvable and math.isfinite(value) and judged is not None and math.isfinite(judged)
     passed = sound and (judged <= limit if at_most else judged >= limit)
     assert verdict.gates[0].passed == passed
-    assert verdict.status == (("awaiting_approval" if approval == "required" else "released") if passed else "rejected")
+    unresolved = not resolvable and holds and math.isfinite(value)
+    stopped = "inconclusive" if unresolved else "rejected"
+    assert verdict.status == (("awaiting_approval" if approval == "required" else "released") if passed else stopped)
     assert verdict.gates[0].why.endswith(".")
     assert "x.y" in verdict.gates[0].why
     if not sound:
@@ -173,7 +179,8 @@ def test_a_figure_that_could_not_lie_beyond_the_limit_never_passes(value, limit,
     chosen = rules({"only": gate(side, at_most=limit)})
     one = figure("x.y", value, value, value, ceiling=limit - room)
     verdict = judge(chosen, evidence(one))
-    assert verdict.status == "rejected"
+    assert verdict.status == "inconclusive"
+    assert verdict.gates[0].stops
     assert "cannot fail" in verdict.gates[0].why
     assert "canaries.guesses" in verdict.reasons[0]
     able = figure("x.y", value, value, value, ceiling=limit + 1 + room)  # the control: the ceiling alone made it fail
@@ -235,3 +242,81 @@ def test_judging_changes_nothing_and_repeats():
     given_evidence, before = good(), good().model_dump_json()
     assert judge(DEFAULT, given_evidence) == judge(DEFAULT, given_evidence)
     assert given_evidence.model_dump_json() == before
+
+
+# Inconclusive figures and waivers.
+
+TODAY = date(2030, 5, 17)
+
+
+def waiver(chosen: Policy, named: str = "utility", **changes) -> Waiver:
+    content = {
+        "gate": named,
+        "policy": chosen.digest,
+        "by": "Ada Lovelace",
+        "why": "A pilot for ten readers.",
+        "issued": TODAY - timedelta(days=3),
+        "expires": TODAY + timedelta(days=3),
+    }
+    return Waiver(**content | changes)
+
+
+POOR = {"utility__perplexity_ratio": figure("utility.perplexity_ratio", 1.2, 1.1, 1.3)}
+
+
+@pytest.mark.parametrize("says", ["reject", "release"])
+def test_the_policy_says_whether_what_is_inconclusive_is_released(says):
+    chosen = DEFAULT.override(release__inconclusive=says)
+    vague = figure("membership.ratio.auc", 0.5, 0.4, 0.59, resolvable=False)
+    verdict = judge(chosen, good(membership__ratio__auc=vague))
+    result = next(result for result in verdict.gates if result.name == "membership")
+    assert (result.passed, result.inconclusive, result.tolerated) == (False, True, says == "release")
+    assert verdict.status == ("released" if says == "release" else "inconclusive")
+    assert any("membership is inconclusive" in reason for reason in verdict.reasons)
+    both = judge(chosen, good(membership__ratio__auc=vague, **POOR))
+    assert both.status == "rejected"  # a failure weighs more than a doubt
+    missing = judge(chosen, good(membership__ratio__auc=None))
+    assert missing.status == "rejected"  # and what is missing is no doubt
+
+
+def test_a_waiver_lets_a_failed_gate_pass_and_says_so_first():
+    verdict = judge(DEFAULT, good(**POOR), [waiver(DEFAULT)], TODAY)
+    assert verdict.status == "released"
+    result = next(result for result in verdict.gates if result.name == "utility")
+    assert (result.passed, result.tolerated, result.waiver) == (False, True, waiver(DEFAULT))
+    assert verdict.reasons[0].startswith(
+        "Gate utility failed and was waived by Ada Lovelace on 2030-05-14, until 2030-05-20: A pilot for ten readers."
+    )
+    assert "1.3" in verdict.reasons[0]
+    assert Verdict.model_validate_json(verdict.model_dump_json()) == verdict
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"gate": "membership"},
+        {"policy": "0" * 64},
+        {"issued": TODAY + timedelta(days=1)},
+        {"expires": TODAY - timedelta(days=1)},
+    ],
+)
+def test_a_waiver_that_does_not_hold_changes_nothing(wrong):
+    plain = judge(DEFAULT, good(**POOR))
+    assert plain.status == "rejected"
+    assert judge(DEFAULT, good(**POOR), [waiver(DEFAULT, **wrong)], TODAY) == plain
+    assert judge(DEFAULT, good(**POOR), [waiver(DEFAULT)]) == plain  # without a day none holds
+
+
+def test_what_guards_people_cannot_be_waived():
+    for preset in policies.presets():
+        chosen = policies.load(preset)
+        assert [name for name, rule in chosen.gates.items() if rule.waivable] == ["utility"]
+    leak = figure("membership.ratio.auc", 0.9, 0.88, 0.92)
+    verdict = judge(DEFAULT, good(membership__ratio__auc=leak), [waiver(DEFAULT, "membership")], TODAY)
+    assert verdict.status == "rejected"
+
+
+@pytest.mark.parametrize("spoilt", [None, figure("utility.perplexity_ratio", math.nan)])
+def test_what_is_not_known_cannot_be_waived(spoilt):
+    verdict = judge(DEFAULT, good(utility__perplexity_ratio=spoilt), [waiver(DEFAULT)], TODAY)
+    assert verdict.status == "rejected"

@@ -15,19 +15,21 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
+from pipeline.cohorts import hashed
 from pipeline.errors import BudgetExhausted, IntegrityError, StageError, UsageError
 from pipeline.folders import canonical
 from pipeline.ledger import Head, Ledger, Spend
 from pipeline.policy import Lifetime
+from tests import postgres
 from tests.test_composition import QUICK, independent
 
 # 40 steps of QUICK are worth ε 0.80 at δ 1e-5, 80 are worth 1.16, 120 are 1.45.
 LIFETIME = Lifetime(budget="people", epsilon=1.3, delta=1e-5)
 FORK = multiprocessing.get_context("fork")
 CLEAN = multiprocessing.get_context("forkserver")  # forks a fresh process: this one's threads may hold locks
-CLEAN.set_forkserver_preload(["pipeline.ledger"])
+CLEAN.set_forkserver_preload(["tests.test_ledger", "dp_accounting.pld.privacy_loss_distribution"])
 
 
 def plan(run: str, **changes) -> dict:
@@ -46,10 +48,23 @@ def plan(run: str, **changes) -> dict:
     return content | changes
 
 
+@pytest.fixture(scope="session")
+def postgresql():
+    with postgres.server() as url:
+        yield url
+
+
 @pytest.fixture
 def ledger(tmp_path, monkeypatch) -> Ledger:
     monkeypatch.delenv("HUSHTUNE_LEDGER_URL", raising=False)
     return Ledger(tmp_path)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def where(request, tmp_path, monkeypatch) -> Path | str:
+    """A ledger on each kind of database."""
+    monkeypatch.delenv("HUSHTUNE_LEDGER_URL", raising=False)
+    return tmp_path if request.param == "sqlite" else postgres.database(request.getfixturevalue("postgresql"))
 
 
 # Reserve, spend, close.
@@ -260,48 +275,73 @@ def test_a_plan_out_of_range_is_refused(ledger, wrong):
     assert ledger.head().entries == 0
 
 
-# Hypothesis: any order of reserving, spending, crashing, resuming and closing.
+# Hypothesis: any order of reserving, spending, crashing, resuming and closing, by several processes, over people that overlap.
+
+CAPS = {"people": 1.3, "others": 0.9}
 
 
 class Life(RuleBasedStateMachine):
-    """Runs come and go; `applied` counts the noisy steps that really touched the weights."""
+    """Runs come and go, in two processes; `applied` counts the noisy steps that really touched the weights."""
 
     claims = Bundle("claims")
+    process = st.integers(0, 1)
 
     def __init__(self) -> None:
         super().__init__()
         self.home = Path(tempfile.mkdtemp())
-        self.ledger = Ledger(self.home)
-        self.runs = 0
+        self.ledgers = [Ledger(self.home), Ledger(self.home)]
+        self.runs: dict[str, dict] = {}
+        self.about: dict[str, frozenset | None] = {}
         self.recorded: dict[str, int] = {}
         self.applied: dict[str, int] = {}
         self.closed: set[str] = set()
-        self.lifetime = LIFETIME
+        self.loose = False
 
     def teardown(self) -> None:
         shutil.rmtree(self.home)
 
-    @rule(target=claims, steps=st.sampled_from([5, 10, 20]))
-    def reserve(self, steps):
-        self.runs += 1
-        before = self.ledger.head()
+    def planned(self, run: str, budget: str, steps: int, named: bool, about: frozenset | None) -> dict:
+        cap = 5 if self.loose else CAPS[budget]
+        lifetime = Lifetime(budget=budget, epsilon=cap, delta=1e-4 if self.loose else 1e-5, also=tuple(CAPS) if named else ())
+        units = None if about is None else hashed("person", map(str, about), b"k" * 32)
+        return plan(run, steps=steps, lifetime=lifetime, units=units)
+
+    @rule(
+        target=claims,
+        process=process,
+        budget=st.sampled_from(sorted(CAPS)),
+        steps=st.sampled_from([5, 10, 20]),
+        named=st.booleans(),
+        about=st.none() | st.frozensets(st.integers(0, 3), min_size=1),
+    )
+    def reserve(self, process, budget, steps, named, about):
+        run = f"run-{len(self.runs)}"
+        ledger = self.ledgers[process]
+        content = self.planned(run, budget, steps, named, about)
+        before = ledger.head()
         try:
-            claim = self.ledger.reserve(**plan(f"run-{self.runs}", steps=steps, lifetime=self.lifetime))
+            claim = ledger.reserve(**content)
         except BudgetExhausted:
-            charged = sum(charge.charged for charge in self.ledger.charges("people"))
-            assert independent([QUICK.of(charged + steps)], 1e-5) > 1.3
-            assert self.ledger.head() == before
+            assert any(self.spent(one, steps, budget, about) > CAPS[one] for one in CAPS)
+            assert ledger.head() == before
             return None
+        except UsageError:
+            assert not named
+            elsewhere = {p for p in about for r in self.people_of(p) if self.runs[r]["lifetime"].budget != budget}
+            assert elsewhere
+            assert ledger.head() == before
+            return None
+        self.runs[claim.id], self.about[claim.id] = content, about
         self.recorded[claim.id] = self.applied[claim.id] = 0
         return claim
 
-    @rule(claim=claims, more=st.integers(1, 8), crash=st.booleans())
-    def spend(self, claim, more, crash):
+    @rule(process=process, claim=claims, more=st.integers(1, 8), crash=st.booleans())
+    def spend(self, process, claim, more, crash):
         if claim is None:
             return
         total = self.recorded[claim.id] + more
         try:
-            self.ledger.spend(claim, total)
+            self.ledgers[process].spend(claim, total)
         except StageError:
             assert claim.id in self.closed
         except BudgetExhausted:
@@ -313,46 +353,75 @@ class Life(RuleBasedStateMachine):
             if not crash:  # a crash in between: recorded, not applied
                 self.applied[claim.id] += more
 
-    @rule()
-    def restart(self):
-        self.ledger = Ledger(self.home)
+    @rule(process=process, claim=claims)
+    def spend_late(self, process, claim):
+        """A second process on the same claim, which has not heard of the steps of the first."""
+        if claim is not None and claim.id not in self.closed and self.recorded[claim.id]:
+            with pytest.raises(StageError):
+                self.ledgers[process].spend(claim, self.recorded[claim.id])
 
-    @rule(claim=claims)
-    def resume(self, claim):
-        if claim is None or claim.id in self.closed:
-            return
-        again = self.ledger.reserve(**plan(claim.run, steps=claim.mechanism.steps, lifetime=self.lifetime))
-        assert again == claim
-        assert self.ledger.taken(again) == self.recorded[claim.id]
+    @rule(process=process)
+    def restart(self, process):
+        self.ledgers[process] = Ledger(self.home)
 
-    @rule(claim=consumes(claims), error=st.integers(-3, 0))
-    def close(self, claim, error):
+    @rule(process=process, claim=claims)
+    def resume(self, process, claim):
         if claim is None:
             return
-        self.ledger.close(claim, max(self.applied[claim.id], self.recorded[claim.id] + error, 0))
+        again = self.ledgers[process].reserve(**self.runs[claim.id])
+        assert again == claim
+        assert self.ledgers[process].taken(again) >= self.recorded[claim.id]
+
+    @rule(process=process, claim=consumes(claims), error=st.integers(-3, 0))
+    def close(self, process, claim, error):
+        if claim is None:
+            return
+        self.ledgers[process].close(claim, max(self.applied[claim.id], self.recorded[claim.id] + error, 0))
         self.closed.add(claim.id)
 
+    @precondition(lambda self: {content["lifetime"].budget for content in self.runs.values()} == set(CAPS))
     @rule()
     def loosen(self):
-        self.lifetime = Lifetime(budget="people", epsilon=5, delta=1e-4) if self.runs else LIFETIME
+        self.loose = True
+
+    def charged(self, claim: str) -> int:
+        return self.recorded[claim] if claim in self.closed else self.runs[claim]["steps"]
+
+    def people_of(self, person) -> list[str]:
+        return [claim for claim, about in self.about.items() if about is not None and person in about]
+
+    def spent(self, budget: str, planned: int = 0, where: str = "", about: frozenset | None = None) -> float:
+        """ε of the most charged person of a budget: brute force over persons, one of whom was in no run that named anybody."""
+        most = 0
+        for person in [None, *range(4)]:
+            mine = set(self.people_of(person))
+            budgets = {self.runs[claim]["lifetime"].budget for claim in mine}
+            added = planned if (about is None and (where in budgets or person is None)) or (about and person in about) else 0
+            budgets |= {where} if added and person is not None else set()
+            if person is None:
+                budgets, added = {budget}, planned if about is None and where == budget else 0
+            if budget in budgets:
+                mine |= {c for c, whom in self.about.items() if whom is None and self.runs[c]["lifetime"].budget in budgets}
+                most = max(most, sum(self.charged(claim) for claim in mine) + added)
+        return _by_steps(most)
 
     @invariant()
     def charged_between_taken_and_reserved(self):
-        charges = self.ledger.charges("people")
-        for charge in charges:
-            planned = charge.claim.mechanism.steps
-            assert self.applied[charge.claim.id] <= charge.charged <= planned
-            assert charge.closed or charge.charged == planned
-            assert not charge.closed or charge.charged >= self.recorded[charge.claim.id]
-        if charges:
-            total = sum(charge.charged for charge in charges)
-            standing = self.ledger.standing("people")
-            assert standing.epsilon_spent == pytest.approx(_by_steps(total), abs=1e-6)
-            assert standing.epsilon_spent <= standing.epsilon_cap == 1.3
+        for budget in CAPS:
+            charges = self.ledgers[0].charges(budget)
+            for charge in charges:
+                planned = charge.claim.mechanism.steps
+                assert self.applied[charge.claim.id] <= charge.charged == self.charged(charge.claim.id) <= planned
+                assert charge.closed or charge.charged == planned
+                assert not charge.closed or charge.charged >= self.recorded[charge.claim.id]
+            if charges:
+                standing = self.ledgers[1].standing(budget)
+                assert standing.epsilon_spent == pytest.approx(self.spent(budget), abs=1e-6)
+                assert standing.epsilon_spent <= standing.epsilon_cap == CAPS[budget]
 
     @invariant()
     def chain_is_whole(self):
-        self.ledger.verify()
+        self.ledgers[0].verify()
 
 
 _STEPS: dict[int, float] = {}
@@ -360,20 +429,20 @@ _STEPS: dict[int, float] = {}
 
 def _by_steps(steps: int) -> float:
     if steps not in _STEPS:
-        _STEPS[steps] = independent([QUICK.of(steps)], 1e-5)
+        _STEPS[steps] = 0.0 if steps == 0 else independent([QUICK.of(steps)], 1e-5)
     return _STEPS[steps]
 
 
 TestLife = Life.TestCase
-TestLife.settings = settings(max_examples=10, stateful_step_count=14, deadline=None)
+TestLife.settings = settings(max_examples=12, stateful_step_count=16, deadline=None)
 
 
 # Several processes.
 
 
-def _reserve_all(home: Path, barrier, results, name: int) -> None:
+def _reserve_all(where, barrier, results, name: int) -> None:
     barrier.wait()
-    ledger, held = Ledger(home), 0
+    ledger, held = Ledger(where), 0
     for attempt in range(3):
         try:
             ledger.reserve(**plan(f"run-{name}-{attempt}", steps=10))
@@ -383,10 +452,10 @@ def _reserve_all(home: Path, barrier, results, name: int) -> None:
     results.put(held)
 
 
-def test_eight_processes_that_reserve_at_once_never_overspend(tmp_path):
-    independent([QUICK.of(10)], 1e-5)  # imports the accountant before the fork
-    barrier, results = CLEAN.Barrier(8), CLEAN.Queue()
-    workers = [CLEAN.Process(target=_reserve_all, args=(tmp_path, barrier, results, name)) for name in range(8)]
+def test_sixteen_processes_that_reserve_at_once_never_overspend(where):
+    """Each makes the ledger, too, if it is the first."""
+    barrier, results = CLEAN.Barrier(16), CLEAN.Queue()
+    workers = [CLEAN.Process(target=_reserve_all, args=(where, barrier, results, name)) for name in range(16)]
     for worker in workers:
         worker.start()
     held = sum(results.get(timeout=120) for _ in workers)
@@ -394,8 +463,8 @@ def test_eight_processes_that_reserve_at_once_never_overspend(tmp_path):
         worker.join()
         assert worker.exitcode == 0
     fits = next(count for count in range(1, 99) if _by_steps(10 * (count + 1)) > 1.3)
-    assert held == fits < 24
-    ledger = Ledger(tmp_path)
+    assert held == fits < 48
+    ledger = Ledger(where)
     assert ledger.standing("people").runs == fits
     assert ledger.standing("people").epsilon_spent <= 1.3
     assert ledger.verify().entries == fits
@@ -581,7 +650,7 @@ def test_the_environment_may_name_another_ledger(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "url", ["sqlite://", "sqlite:///:memory:", "postgresql://host/name", "sqlite:///x.db?mode=ro", "://nonsense"]
+    "url", ["sqlite://", "sqlite:///:memory:", "mysql://host/name", "sqlite:///x.db?mode=ro", "://nonsense"]
 )
 def test_a_url_that_cannot_serve_is_refused(url):
     with pytest.raises(UsageError, match="ledger's URL"):
@@ -605,3 +674,55 @@ def test_a_spend_composes_nothing(ledger, monkeypatch):
     monkeypatch.setattr("pipeline.ledger.composed_epsilon", lambda *_: pytest.fail("a spend must stay cheap"))
     ledger.spend(claim, 1)
     ledger.close(claim, 1)
+
+
+# Databases.
+
+
+def test_the_same_life_on_each_database(where):
+    ledger = Ledger(where)
+    one, two = (ledger.reserve(**plan(run, steps=20)) for run in ("one", "two"))
+    for step in range(1, 6):
+        ledger.spend(one, step)
+    ledger.close(one, 5)
+    again = Ledger(where)
+    assert again.taken(one) == 5
+    assert again.reserve(**plan("two", steps=20)) == two
+    assert again.standing("people").epsilon_spent == pytest.approx(_by_steps(25), abs=1e-6)
+    with pytest.raises(BudgetExhausted):
+        again.reserve(**plan("three", steps=80))
+    with pytest.raises(StageError, match="closed"):
+        again.spend(one, 6)
+    again.note("one", "release", {"name": "letters"})
+    assert [entry.detail["name"] for entry in ledger.notes("release", "one")] == ["letters"]
+    assert ledger.notes("deletion") == []
+    assert ledger.budgets() == ["people"]
+    assert ledger.verify() == again.head()
+    assert ledger.head().entries == 9
+
+
+def test_each_database_refuses_an_accidental_edit_and_an_edit_is_found(where):
+    ledger = Ledger(where)
+    ledger.reserve(**plan("one", steps=5))
+    on_file = isinstance(where, Path)
+    for statement in ("UPDATE entries SET steps = 3", "DELETE FROM entries"):
+        with pytest.raises((IntegrityError, StageError), match="append-only"), ledger._database.write() as connection:
+            connection.exec_driver_sql(statement)
+    ledger.verify()
+    with ledger._database.write() as connection:
+        if on_file:
+            connection.exec_driver_sql("DROP TRIGGER entries_no_update")
+        else:
+            connection.exec_driver_sql("ALTER TABLE entries DISABLE TRIGGER USER")
+        connection.exec_driver_sql("UPDATE entries SET steps = 3")
+    with pytest.raises(IntegrityError, match="Entry 1"):
+        ledger.verify()
+
+
+def test_postgresql_keeps_its_password_to_itself(monkeypatch):
+    monkeypatch.delenv("HUSHTUNE_LEDGER_URL", raising=False)
+    pytest.importorskip("psycopg")
+    with pytest.raises(StageError, match="cannot be used") as told:
+        Ledger("postgresql://ann:s3cret@127.0.0.1:1/ledger?connect_timeout=2")
+    assert "s3cret" not in str(told.value)
+    assert "\n" not in str(told.value)

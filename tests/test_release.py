@@ -1,25 +1,31 @@
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
 import signal
 import stat
 import threading
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from pipeline import _shelf, approval, revocation, signing
 from pipeline import policy as policies
-from pipeline import release as releasing
+from pipeline._manifest import Manifest
+from pipeline.approval import approve, hold
 from pipeline.errors import IntegrityError, StageError, UsageError
 from pipeline.folders import digest, digest_file, digest_folder, write_json
 from pipeline.gates import GateResult, Verdict
-from pipeline.release import approve, hold, publish, releases, verify
+from pipeline.ledger import Ledger
+from pipeline.release import attestation, publish, releases, revoke, verify
 
-FILES = [
+SIGNATURES = ["attestation.json", "model.sig"]
+AUDITED = [
     "README.md",
     "adapter_config.json",
     "adapter_model.safetensors",
@@ -28,9 +34,47 @@ FILES = [
     "report.html",
     "report.json",
 ]
+FILES = sorted([*AUDITED, *SIGNATURES])
 DEFAULT = policies.load("default")
 STRICT = policies.load("strict")
 CARD = "# A model card\n"
+
+
+# What an attestation takes from a report, in the report's own shape.
+REPORT = {
+    "schema": "hushtune-report/1",
+    "run": {"policy": "default"},
+    "promise": {"epsilon": 7.9, "delta": 1e-5, "unit": "record", "adjacency": "add_or_remove_one"},
+    "training": {
+        "mechanism": "DP-SGD",
+        "noise_multiplier": 0.8,
+        "sampling_rate": 0.01,
+        "clipping_norm": 1.0,
+        "steps": 20,
+        "units": 5000,
+        "base": {"name": "nano", "digest": "b" * 64, "parameters": 1},
+    },
+    "budget": {"name": "records", "epsilon_spent": 7.9, "epsilon_cap": 32.0, "delta": 1e-5, "runs": 1},
+    "data": {"fingerprint": "d" * 64},
+    "verdict": {
+        "status": "released",
+        "waivers": [],
+        "gates": [
+            {
+                "name": "g",
+                "figure": "x.y",
+                "passed": True,
+                "value": 1.0,
+                "judge": "value",
+                "bound": 1.0,
+                "rule": "at_most",
+                "limit": 2.0,
+                "owner": "an owner",
+                "title": "G",
+            }
+        ],
+    },
+}
 
 
 class Trained(NamedTuple):
@@ -56,7 +100,7 @@ def a_run(home: Path, status: str = "released", run: str = "run-1", weights: byt
     write_json(folder / "trained" / "stage.json", {"inputs": "0", "value": {"adapter_digest": sealed}})
     (folder / "report").mkdir()
     (folder / "report" / "report.html").write_text(f"<html>{run}</html>\n")
-    write_json(folder / "report" / "report.json", {"schema": "hushtune-report/1", "run": run})
+    write_json(folder / "report" / "report.json", REPORT | {"of": run})
     write_json(folder / "verdict.json", verdict(status))
     return {
         "run": folder,
@@ -71,6 +115,21 @@ def a_run(home: Path, status: str = "released", run: str = "run-1", weights: byt
 
 def held(arguments: dict) -> Path:
     return hold(**{key: value for key, value in arguments.items() if key != "home"})
+
+
+KEYS = {}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_key(tmp_path_factory):
+    """An organisation's key, so that not every home makes one of its own."""
+    home = tmp_path_factory.mktemp("organisation")
+    KEYS["public"] = signing.new_key(home)
+    KEYS["private"] = home / "keys" / "release.key"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HUSHTUNE_SIGNING_KEY", str(KEYS["private"]))
+        patch.delenv("HUSHTUNE_LEDGER_URL", raising=False)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +154,7 @@ def test_a_release_has_exactly_its_files(tmp_path):
     assert manifest["files"] == {
         name: {"sha256": digest_file(made.folder / name), "size": (made.folder / name).stat().st_size}
         for name in FILES
-        if name != "manifest.json"
+        if name != "manifest.json" and name not in SIGNATURES
     }
     assert digest(json.loads((made.folder / "policy.json").read_text())) == DEFAULT.digest
     assert policies.load(made.folder / "policy.json") == DEFAULT
@@ -283,7 +342,9 @@ def test_files_of_another_version_do_not_pass(tmp_path):
 def test_a_release_verifies_where_it_is_deployed(tmp_path):
     made = publish(**a_run(tmp_path))
     shutil.copytree(made.folder, tmp_path / "deployed")
-    assert verify(tmp_path / "deployed").version == "1"
+    assert verify(tmp_path / "deployed", keys=[KEYS["public"]]).version == "1"
+    with pytest.raises(UsageError, match="no public key"):
+        verify(tmp_path / "deployed")
 
 
 def test_no_release_is_a_usage_error(tmp_path):
@@ -306,7 +367,7 @@ def test_an_approved_run_publishes_exactly_what_was_audited(tmp_path):
     arguments = a_run(tmp_path, "awaiting_approval")
     candidate = held(arguments)
     assert releases(tmp_path) == []
-    kept = {name: (candidate / name).read_bytes() for name in FILES if name != "manifest.json"}
+    kept = {name: (candidate / name).read_bytes() for name in AUDITED if name != "manifest.json"}
     (arguments["report_folder"] / "report.html").write_text("written again later")
     made = approve(arguments["run"], "Ada Lovelace")
     assert {name: (made.folder / name).read_bytes() for name in kept} == kept
@@ -344,7 +405,7 @@ def test_a_run_without_a_candidate_is_not_approved(tmp_path):
         approve(a_run(tmp_path, "awaiting_approval")["run"], "Ada")
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", AUDITED)
 def test_a_candidate_that_was_changed_is_not_approved(tmp_path, name):
     arguments = a_run(tmp_path, "awaiting_approval")
     path = held(arguments) / name
@@ -375,13 +436,209 @@ def test_an_approval_has_a_name(tmp_path, by):
         approve(arguments["run"], by)
 
 
+def test_an_approval_comes_in_time_and_from_somebody_else(tmp_path, monkeypatch):
+    monkeypatch.setenv("HUSHTUNE_USER", "Grace Hopper")
+    arguments = a_run(tmp_path, "awaiting_approval")
+    manifest = json.loads((held(arguments) / "manifest.json").read_text())
+    assert manifest["submitter"] == "Grace Hopper"
+    with pytest.raises(UsageError, match="another pair of eyes"):
+        approve(arguments["run"], " grace  HOPPER ")
+    now = datetime.fromisoformat(manifest["expires"])
+    assert 13 < (now - datetime.now(UTC)).total_seconds() / 86400 <= 14
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, zone=None):
+            return now + timedelta(seconds=1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(approval, "datetime", Later)
+        with pytest.raises(StageError, match="could be approved until"):
+            approve(arguments["run"], "Ada")
+    assert releases(tmp_path) == []
+    made = approve(arguments["run"], "Ada")
+    with monkeypatch.context() as patch:
+        patch.setattr(approval, "datetime", Later)
+        assert approve(arguments["run"], "Ada") == made  # it was in time
+
+
+def test_two_eyes_are_enough_where_the_policy_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("HUSHTUNE_USER", "Ada")
+    alone = STRICT.override(release__four_eyes=False)
+    arguments = a_run(tmp_path, "awaiting_approval") | {"policy": alone}
+    held(arguments)
+    assert approve(arguments["run"], "Ada").version == "1"
+
+
+def test_dates_and_bytes_that_the_ledger_did_not_note_are_not_approved(tmp_path):
+    """The candidate is whole in itself, and its manifest another than the one that was kept."""
+    arguments = a_run(tmp_path, "awaiting_approval")
+    path = held(arguments) / "manifest.json"
+    content = json.loads(path.read_text())
+    content["expires"] = content["expires"].replace("20", "21", 1)
+    del content["digest"]
+    path.chmod(0o644)
+    path.write_text(Manifest.model_validate(content).text())
+    with pytest.raises(IntegrityError, match="not the one that was kept"):
+        approve(arguments["run"], "Ada")
+
+
+# Signatures.
+
+
+def test_an_attestation_says_what_was_promised_and_shown(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.note("run-0", "test", {})
+    head = ledger.head()
+    made = publish(**a_run(tmp_path))
+    found = attestation(made.folder)
+    assert found["promise"] == {"epsilon": 7.9, "delta": 1e-5, "unit": "record", "adjacency": "add_or_remove_one"}
+    assert found["mechanism"]["accountant"].startswith("privacy loss distributions")
+    assert found["lifetime"]["epsilon_spent"] == 7.9
+    assert found["policy"] == {"name": "default", "digest": DEFAULT.digest}
+    assert (found["dataset"]["fingerprint"], found["base_model"]["digest"]) == ("d" * 64, "b" * 64)
+    assert [gate["name"] for gate in found["gates"]] == ["g"]
+    assert found["ledger"] == head.model_dump()
+    ledger.verify(head)
+    envelope = json.loads((made.folder / "attestation.json").read_text())
+    statement = json.loads(base64.b64decode(envelope["payload"]))
+    assert statement["predicateType"].endswith("dp-release/v1")
+    assert {one["name"]: one["digest"]["sha256"] for one in statement["subject"]} == {
+        name: digest_file(made.folder / name) for name in FILES if name != "attestation.json"
+    }
+    (note,) = ledger.notes("release", "run-1")
+    assert note.detail["manifest"] == made.manifest_digest
+
+
+def test_model_signing_itself_verifies_a_release(tmp_path):
+    """An independent reader of model.sig: the tool that others use."""
+    from model_signing import hashing, verifying
+
+    made = publish(**a_run(tmp_path))
+    config = verifying.Config().use_elliptic_key_verifier(public_key=KEYS["public"])
+    left_out = hashing.Config().set_ignored_paths(paths=["model.sig", "attestation.json"], ignore_git_paths=False)
+    config.set_hashing_config(left_out).verify(made.folder, made.folder / "model.sig")
+
+
+def test_a_key_that_is_not_trusted_convinces_nobody(tmp_path, monkeypatch):
+    """Somebody with another key makes a whole release: manifest, signature and attestation all agree."""
+    made = publish(**a_run(tmp_path))
+    other = signing.new_key(tmp_path / "other")
+    monkeypatch.setenv("HUSHTUNE_SIGNING_KEY", str(tmp_path / "other" / "keys" / "release.key"))
+    forged = publish(**a_run(tmp_path / "forger", weights=b"evil"))
+    verify(forged.folder)
+    shutil.rmtree(made.folder)
+    shutil.copytree(forged.folder, made.folder)
+    with pytest.raises(IntegrityError, match=r"attestation\.json is by none of the 1 keys"):
+        verify(made.folder)
+    verify(made.folder, keys=[other])  # the control
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "report.json"])
+def test_a_file_exchanged_with_its_manifest_is_found_by_the_signature(tmp_path, name):
+    made = publish(**a_run(tmp_path))
+    for path in (made.folder / name, made.folder / "manifest.json"):
+        path.chmod(0o644)
+    (made.folder / name).write_bytes(b"{}")
+    content = json.loads((made.folder / "manifest.json").read_text())
+    del content["digest"]
+    content["files"][name] = {"sha256": digest_file(made.folder / name), "size": 2}
+    (made.folder / "manifest.json").write_text(Manifest.model_validate(content).text())
+    with pytest.raises(IntegrityError, match=name):
+        verify(made.folder)
+
+
+def test_keys(tmp_path):
+    public = signing.new_key(tmp_path)
+    private = tmp_path / "keys" / "release.key"
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600
+    assert stat.S_IMODE(private.parent.stat().st_mode) == 0o700
+    with pytest.raises(UsageError, match="There is a key"):
+        signing.new_key(tmp_path)
+    sealed = signing.seal({"a": 1}, "x/y", private)
+    signing.new_key(tmp_path, replace=True)
+    keys = signing.trusted_keys(tmp_path)
+    assert len(keys) == 2
+    assert signing.unseal(sealed, "x/y", keys, public) == {"a": 1}
+    with pytest.raises(IntegrityError):
+        signing.unseal(sealed, "x/z", keys, public)
+    private.chmod(0o644)
+    with pytest.raises(UsageError, match="chmod 600"):
+        signing.seal({}, "x/y", private)
+    (tmp_path / "rsa").write_text("no key")
+    (tmp_path / "rsa").chmod(0o600)
+    with pytest.raises(UsageError, match="no key that can sign"):
+        signing.seal({}, "x/y", tmp_path / "rsa")
+
+
+def test_each_byte_of_an_envelope_counts(tmp_path):
+    public = signing.new_key(tmp_path)
+    sealed = signing.seal({"epsilon": 3}, "x/y", tmp_path / "keys" / "release.key").encode()
+    for place in range(len(sealed)):
+        for mask in (0x01, 0x02, 0x20):
+            changed = sealed[:place] + bytes([sealed[place] ^ mask]) + sealed[place + 1 :]
+            with pytest.raises(IntegrityError):
+                signing.unseal(changed.decode(), "x/y", [public], public)
+
+
+# Revocations.
+
+
+def test_a_revoked_release_no_longer_verifies(tmp_path):
+    one, two = publish(**a_run(tmp_path)), publish(**a_run(tmp_path, run="run-2"))
+    revoke(one.folder, tmp_path, "It remembers a name.")
+    revoke(one.folder, tmp_path, "Once is enough.")
+    with pytest.raises(IntegrityError, match=r"letters 1 was revoked on .*: It remembers a name\. Do not use it"):
+        verify(one.folder)
+    verify(two.folder)
+    listed = tmp_path / "releases" / ".revoked.jsonl"
+    assert len(listed.read_text().splitlines()) == 1
+    assert [entry.detail["manifest"] for entry in Ledger(tmp_path).notes("revocation")] == [one.manifest_digest]
+    shutil.copytree(one.folder, tmp_path / "copy")
+    keys = [KEYS["public"]]
+    verify(tmp_path / "copy", keys=keys)  # a copy elsewhere knows only what it is told
+    with pytest.raises(IntegrityError, match="was revoked"):
+        verify(tmp_path / "copy", keys=keys, revoked=listed)
+    listed.unlink()
+    with pytest.raises(IntegrityError, match="was revoked"):  # the ledger remembers
+        verify(one.folder)
+    assert [made.version for made in releases(tmp_path)] == ["1", "2"]
+
+
+def test_the_list_of_revocations_is_whole_or_refused(tmp_path):
+    made = [publish(**a_run(tmp_path, run=f"run-{k}", weights=bytes([k]))) for k in range(4)]
+    for one in made[:3]:
+        revoke(one.folder, tmp_path, "A good reason.")
+    listed = tmp_path / "releases" / ".revoked.jsonl"
+    sound = listed.read_bytes()
+    lines = sound.splitlines(keepends=True)
+    wrong = [lines[0] + lines[2], lines[1] + lines[2], sound[:50] + b"X" + sound[51:], sound.replace(b"{", b"{ ", 1)]
+    for content in wrong:
+        listed.write_bytes(content)
+        with pytest.raises(IntegrityError, match=r"revoked\.jsonl"):
+            verify(made[3].folder)
+    listed.write_bytes(sound + lines[0][:40])  # a crash in the middle of a line: the next revocation cuts it off
+    revoke(made[3].folder, tmp_path, "A good reason.")
+    assert listed.read_bytes().startswith(sound)
+    assert len(revocation.read(listed, [KEYS["public"]])) == 4
+
+
+def test_only_a_release_of_this_home_is_revoked(tmp_path):
+    made = publish(**a_run(tmp_path))
+    shutil.copytree(made.folder, tmp_path / "copy")
+    with pytest.raises(UsageError, match="no release of"):
+        revoke(tmp_path / "copy", tmp_path, "A good reason.")
+    with pytest.raises(UsageError, match="--why"):
+        revoke(made.folder, tmp_path, " ")
+
+
 # Crashes.
 
 OPERATIONS = ["open", "write", "fsync", "close", "mkdir", "chmod", "rename", "replace", "symlink", "unlink", "rmdir"]
 
 
-def _interrupt(monkeypatch, countdown: int, act) -> None:
-    """Call `act` in place of the file operation that comes after `countdown` others, once."""
+def _interrupt(monkeypatch, countdown: int, act) -> list[int]:
+    """Call `act` in place of the file operation that comes after `countdown` others, once; what is returned then is [< 0]."""
     left = [countdown]
 
     def wrap(real):
@@ -397,6 +654,7 @@ def _interrupt(monkeypatch, countdown: int, act) -> None:
 
     for name in OPERATIONS:
         monkeypatch.setattr(os, name, wrap(getattr(os, name)))
+    return left
 
 
 def _killed(work, countdown: int) -> bool:
@@ -438,7 +696,7 @@ def _after(home: Path, again, before: int) -> None:
 
 @pytest.mark.parametrize("earlier", [False, True])
 def test_killed_at_each_file_operation_of_a_publication(tmp_path, earlier):
-    for countdown in range(0, 1000, 1 + earlier):
+    for countdown in range(0, 1000, 2 + earlier):
         home = tmp_path / str(countdown)
         if earlier:
             publish(**a_run(home, run="run-0"))
@@ -461,7 +719,7 @@ def test_killed_at_each_file_operation_of_an_approval(tmp_path):
         held(arguments)
         return approve(arguments["run"], "Ada")
 
-    for countdown in range(0, 1000, 2):  # the publication itself is the one above
+    for countdown in range(0, 1000, 3):  # the publication itself is the one above
         home = tmp_path / str(countdown)
         arguments = a_run(home, "awaiting_approval")
         killed = _killed(partial(afresh, arguments), countdown)
@@ -480,15 +738,15 @@ def test_an_error_at_each_file_operation_is_a_sentence_and_leaves_nothing(tmp_pa
         home = tmp_path / str(countdown)
         arguments = a_run(home)
         with pytest.MonkeyPatch.context() as patch:
-            _interrupt(patch, countdown, fail)
+            left = _interrupt(patch, countdown, fail)
             told = ""
             try:
                 publish(**arguments)
             except StageError as error:
                 told = str(error)
-        if not told:
+        if left[0] >= 0:
             break
-        assert "No space left on device" in told
+        assert "No space left on device" in told or len(_visible(home)) == 1  # or it did not matter
         _after(home, partial(publish, **arguments), 0)
         shutil.rmtree(home)
     assert countdown > 30
@@ -515,7 +773,7 @@ def test_everything_is_synced_before_the_rename_and_the_rename_after(tmp_path, m
     before = [path for name, path in events[:moved] if name == "fsync"]
     after = [path for name, path in events[moved:] if name == "fsync"]
     assert {staging / name for name in FILES} <= set(before)
-    assert before.index(staging) > max(before.index(staging / name) for name in FILES)
+    assert len(before) - 1 - before[::-1].index(staging) > max(before.index(staging / name) for name in FILES)
     assert made.folder.parent in after
 
 
@@ -525,4 +783,4 @@ def test_the_staging_is_beside_the_target(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "rename", lambda old, new: (seen.append((Path(old), Path(new))), real(old, new)))
     made = publish(**a_run(tmp_path))
     assert [(old.parent, new) for old, new in seen] == [(made.folder.parent, made.folder)]
-    assert not releasing._VERSION.fullmatch(seen[0][0].name)
+    assert not _shelf._VERSION.fullmatch(seen[0][0].name)

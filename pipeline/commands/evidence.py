@@ -30,7 +30,7 @@ def audit(arguments: argparse.Namespace) -> int:
     if arguments.target is None:
         raise UsageError("Say what to audit: a run, a release, or the folder of an adapter; or give --self-test.")
     from pipeline import audit as attacks
-    from pipeline import gates
+    from pipeline import gates, waivers
     from pipeline.canaries import Planted
     from pipeline.ledger import Ledger
     from pipeline.scrub import Scrubbed
@@ -50,7 +50,7 @@ def audit(arguments: argparse.Namespace) -> int:
         evidence = attacks.audit(
             planted, trained, scrubbed, policy, fresh, registered=registered, claimed=adapter is None, progress=line
         )
-    verdict = gates.judge(policy, evidence)
+    verdict = gates.judge(policy, evidence, waivers.load(arguments.home, policy), datetime.now(UTC).date())
     content = {
         "run": folder.name,
         "adapter": str(trained.adapter),
@@ -61,10 +61,9 @@ def audit(arguments: argparse.Namespace) -> int:
         "seconds": evidence.seconds,
         "evidence": str(fresh),
     }
-    rows = [(gate.name, "pass" if gate.passed else "FAIL", gate.why) for gate in verdict.gates]
-    passed = all(gate.passed for gate in verdict.gates)
+    rows = [(gate.name, "pass" if gate.passed else "waived" if gate.waiver else "FAIL", gate.why) for gate in verdict.gates]
     answer(arguments, content, columns(rows, ("gate", "", "why")) + f"\nEvidence: {fresh / 'evidence.json'}")
-    return 0 if passed else 3
+    return 3 if verdict.status in ("rejected", "inconclusive") else 0
 
 
 def _self_test(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`hushtune approve | verify | releases | budget`."""
+"""`hushtune approve | verify | revoke | releases | keys | retention | budget`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pipeline.errors import UsageError
 
 def approve(arguments: argparse.Namespace) -> int:
     """Publish a run that awaits approval."""
-    from pipeline import release
+    from pipeline import approval
 
-    made = release.approve(runs.find(arguments.home, arguments.run), arguments.by)
+    made = approval.approve(runs.find(arguments.home, arguments.run), arguments.by)
     answer(
         arguments,
         made.model_dump(mode="json"),
@@ -25,14 +25,45 @@ def approve(arguments: argparse.Namespace) -> int:
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    """Check a release against its manifest."""
+    """Check a release: its files, its signatures, and that it was not revoked."""
     from pipeline import release
 
-    folder = release_folder(arguments.release, arguments.home)
-    if folder is None:
-        raise UsageError(f"There is no release {arguments.release} in {arguments.home / 'releases'}: see `hushtune releases`.")
-    release.verify(folder)
-    answer(arguments, {"release": str(folder), "verified": True}, f"{folder}: every file is as it was released.")
+    folder = _release(arguments)
+    release.verify(folder, keys=arguments.key or (), revoked=arguments.revoked)
+    answer(arguments, {"release": str(folder), "verified": True}, f"{folder}: every file is as it was released and signed.")
+    return 0
+
+
+def revoke(arguments: argparse.Namespace) -> int:
+    """Withdraw a release."""
+    from pipeline import release
+
+    made = release.revoke(_release(arguments), arguments.home.absolute(), arguments.why)
+    answer(arguments, made.model_dump(mode="json"), f"{made.name} {made.version} is revoked and no longer verifies.")
+    return 0
+
+
+def keys_new(arguments: argparse.Namespace) -> int:
+    """Make a key pair."""
+    from pipeline import signing
+
+    public = signing.new_key(runs.open_home(arguments.home), replace=arguments.replace)
+    said = f"Made a key. Give its public half to whoever verifies releases: {public}"
+    answer(arguments, {"public": str(public)}, said)
+    return 0
+
+
+def retention(arguments: argparse.Namespace) -> int:
+    """Delete what the policies of the runs keep no longer, and say what."""
+    from pipeline import retention as retain
+    from pipeline.ledger import Ledger
+
+    home, found = arguments.home.absolute(), []
+    if (home / "runs").is_dir():
+        found = retain.due(home, Ledger(home)) if arguments.dry_run else retain.sweep(home, Ledger(home))
+    rows = [(one.run, one.path, one.files, one.bytes, one.why) for one in found]
+    text = columns(rows, ("run", "what", "files", "bytes", "why")) if rows else "Nothing is due."
+    answer(arguments, [one.model_dump(mode="json") for one in found], text)
     return 0
 
 
@@ -56,6 +87,13 @@ def budget(arguments: argparse.Namespace) -> int:
         return 0
     ledger = Ledger(arguments.home)
     return {"show": _show, "history": _history, "verify": _verify}[arguments.action](arguments, ledger)
+
+
+def _release(arguments: argparse.Namespace) -> Path:
+    folder = release_folder(arguments.release, arguments.home)
+    if folder is None:
+        raise UsageError(f"There is no release {arguments.release} in {arguments.home / 'releases'}: see `hushtune releases`.")
+    return folder
 
 
 def release_folder(ref: str, home: Path) -> Path | None:

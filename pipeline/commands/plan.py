@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.commands.common import answer, columns, data_file, quiet, resolved_policy, watched
 from pipeline.folders import Value
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _CHARACTERS_PER_TOKEN = 3.5
 _SCRUB_CHARACTERS = 15_000  # a second and core, measured with the default detector
 _MOST_SCRUBBERS = 4
+_COHORTS = 6  # shown of each plan
 _PACKED = 3  # the audit scores long packed sequences, which run faster than `_speed`'s short ones
 
 
@@ -54,6 +55,7 @@ class Plan(Value):
     lifetime_spent: float
     lifetime_after: float
     lifetime_cap: float
+    cohorts: list[dict[str, Any]]
     fits: bool
     minutes: dict[str, float]
 
@@ -69,7 +71,7 @@ def plan(arguments: argparse.Namespace) -> int:
     where = arguments.home if arguments.home.is_dir() else None
     with tempfile.TemporaryDirectory(prefix="plan-", dir=where) as folder, watched("read") as line:
         corpus = corpora.read(data, policy, Path(folder) / "corpus", progress=line)
-    made = forecast(policy, corpus, base, arguments.home)
+        made = forecast(policy, corpus, base, arguments.home)
     answer(arguments, made.model_dump(mode="json"), _text(made, policy, base))
     return 0
 
@@ -83,6 +85,7 @@ def forecast(policy: Policy, corpus: Corpus, base: Base, home: Path) -> Plan:
     """
     from pipeline.audit import one_run_fdp
     from pipeline.audit.epsilon import one_run_epsilon
+    from pipeline.cohorts import load_key, units_of
     from pipeline.composition import Spend, composed_epsilon
     from pipeline.ledger import Ledger
     from pipeline.train.mechanism import calibrate
@@ -94,14 +97,16 @@ def forecast(policy: Policy, corpus: Corpus, base: Base, home: Path) -> Plan:
     policy.privacy.lifetime.check(trained)
     mechanism = calibrate(policy, trained)
     spend = Spend(sampling_rate=mechanism.sampling_rate, noise_multiplier=mechanism.noise_multiplier, steps=mechanism.steps)
-    lifetime = policy.privacy.lifetime
+    lifetime, key = policy.privacy.lifetime, load_key(home, make=False)
     if (home / "ledger.db").exists() or os.environ.get("HUSHTUNE_LEDGER_URL"):
         ledger = Ledger(home)
+        about: dict[str, Any] = {"lifetime": lifetime, "planned": [spend], "units": units_of(corpus, policy, key)}
         now = ledger.standing(lifetime.budget, lifetime=lifetime)
         spent, cap = now.epsilon_spent, now.epsilon_cap
-        after = ledger.standing(lifetime.budget, lifetime=lifetime, planned=[spend], unit=mechanism.unit).epsilon_spent
+        after = ledger.standing(lifetime.budget, unit=mechanism.unit, **about).epsilon_spent
+        cohorts = [cohort.model_dump(mode="json") for cohort in ledger.cohorts(lifetime.budget, **about)]
     else:
-        spent, cap, after = 0.0, lifetime.epsilon, composed_epsilon([spend], lifetime.delta)
+        spent, cap, after, cohorts = 0.0, lifetime.epsilon, composed_epsilon([spend], lifetime.delta), []
     canaries, delta, alpha = policy.canaries, mechanism.delta, policy.audit.alpha
     epsilon = mechanism.epsilon()
     mu = one_run_fdp.gaussian_mu(epsilon, delta)
@@ -130,6 +135,7 @@ def forecast(policy: Policy, corpus: Corpus, base: Base, home: Path) -> Plan:
         lifetime_spent=spent,
         lifetime_after=after,
         lifetime_cap=cap,
+        cohorts=cohorts,
         fits=after <= cap,
         minutes=_minutes(policy, corpus, base, mechanism),
     )
@@ -195,6 +201,20 @@ def _text(made: Plan, policy: Policy, base: Base) -> str:
             f"ε {made.lifetime_spent:.3f} of {made.lifetime_cap:g} spent in budget {made.budget}, "
             f"{made.lifetime_after:.3f} after this run: {fits}",
         ),
+        *(("" if row else "cohorts", words) for row, words in enumerate(_cohorts(made))),
         ("minutes", f"about {made.minutes['all']:g} ({stages})"),
     )
     return columns(rows)
+
+
+def _cohorts(made: Plan) -> list[str]:
+    """The arithmetic of the lifetime budget: units in the same runs, what those compose to, and what this run adds."""
+    lines = []
+    for cohort in made.cohorts[:_COHORTS]:
+        who = "everybody else" if cohort["units"] is None else f"{cohort['units']:,} {made.unit}s"
+        past = ", ".join(cohort["runs"][-3:]) or "no run yet"
+        more = f"{len(cohort['runs']) - 3} more, " if len(cohort["runs"]) > 3 else ""
+        added = f" → {cohort['epsilon_after']:.3f}" if cohort["planned"] else ", not in this run"
+        lines.append(f"{who} in {more}{past}: ε {cohort['epsilon_spent']:.3f}{added}")
+    rest = len(made.cohorts) - _COHORTS
+    return [*lines, f"and {rest:,} more cohorts in fewer runs"] if rest > 0 else lines

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import yaml
 
 from pipeline import policy as policies
 from pipeline.commands.common import answer, columns
+from pipeline.strictness import changes
+
+_WAYS = {"tighter": "tighter", "looser": "LOOSER", "incomparable": "cannot be compared", "free": "changes no protection"}
 
 
 def listing(arguments: argparse.Namespace) -> int:
@@ -31,15 +35,11 @@ def show(arguments: argparse.Namespace) -> int:
 
 
 def diff(arguments: argparse.Namespace) -> int:
-    """Say which keys differ between two resolved policies."""
-    old, new = (_leaves(policies.load(name).model_dump(mode="json")) for name in (arguments.old, arguments.new))
-    changed = {
-        key: {"old": old.get(key), "new": new.get(key)}
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    }
-    lines = [f"{key}: {_word(change['old'])} → {_word(change['new'])}" for key, change in changed.items()]
-    answer(arguments, changed, "\n".join(lines) or "The policies do not differ.")
+    """Say in words what differs between two resolved policies, and which way."""
+    found = changes(policies.load(arguments.old), policies.load(arguments.new))
+    content = {one.key: {"old": one.old, "new": one.new, "direction": one.direction, "about": one.about} for one in found}
+    lines = [f"{one.key}: {_word(one.old)} → {_word(one.new)}, {_WAYS[one.direction]}: {one.about}" for one in found]
+    answer(arguments, content, "\n".join(lines) or "The policies do not differ.")
     return 0
 
 
@@ -54,20 +54,24 @@ def check(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def waive(arguments: argparse.Namespace) -> int:
+    """Sign a waiver of one gate of a policy."""
+    from pipeline import runs, waivers
+
+    policy, home = policies.load(arguments.policy), runs.open_home(arguments.home)
+    today = datetime.now(UTC).date()
+    why = {"by": arguments.by, "why": arguments.why, "days": arguments.days}
+    made, path = waivers.waive(home, policy, arguments.gate, **why, today=today)
+    said = f"Gate {made.gate} of policy {policy.name} is waived by {made.by} until {made.expires}: {path}"
+    answer(arguments, made.model_dump(mode="json") | {"file": str(path)}, said)
+    return 0
+
+
 def schema(arguments: argparse.Namespace) -> int:
     """Print the JSON Schema of a policy file."""
     content = policies.schema()
     answer(arguments, content, json.dumps(content, indent=2, ensure_ascii=False))
     return 0
-
-
-def _leaves(content: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(content, dict):
-        return {path: content}
-    leaves: dict[str, Any] = {}
-    for key, value in content.items():
-        leaves |= _leaves(value, f"{path}.{key}" if path else key)
-    return leaves
 
 
 def _word(value: Any) -> str:

@@ -168,8 +168,9 @@ def budget(stages: Stages) -> dict[str, Any]:
     return {
         "finding": f"After {plural(runs, 'run')}, {upper(spent)} of the lifetime ε of {plain(cap)} is spent; "
         f"{lower(left)} is left.",
-        "note": "The budget belongs to the people in the data, not to a run. Runs are composed as mechanisms, which gives less "
-        "than the plain sum of their ε; that holds for mechanisms whose parameters do not depend on earlier results. Nothing "
+        "note": "The budget belongs to the people in the data, not to a run, and stands where the most charged of them do. "
+        "Runs are composed as mechanisms, which gives less than the plain sum of their ε; that holds for mechanisms whose "
+        "parameters do not depend on earlier results. Nothing "
         "is refunded: a rejected or crashed run has spent too.",
         "name": standing["budget"],
         "epsilon_cap": cap,
@@ -178,6 +179,7 @@ def budget(stages: Stages) -> dict[str, Any]:
         "epsilon_sum": standing["epsilon_sum"],
         "epsilon_left": left,
         "runs": runs,
+        "cohorts": standing.get("cohorts", 1),
         "this_run": stages["trained"]["epsilon"],
         "axis": [0.0, max(cap, spent) * 1.05],
         "picture": {

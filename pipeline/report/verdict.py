@@ -12,7 +12,7 @@ def verdict(stages: dict[str, Any]) -> dict[str, Any]:
     """The verdict as the first screen shows it; gates keep the policy's order."""
     content = stages["verdict"]
     gates = [_gate(gate, stages) for gate in content["gates"]]
-    failed = [gate for gate in gates if not gate["passed"]]
+    failed = [gate for gate in gates if gate["outcome"] in ("failed", "inconclusive")]
     status = content["status"]
     return {
         "status": status,
@@ -20,7 +20,8 @@ def verdict(stages: dict[str, Any]) -> dict[str, Any]:
         "sentence": _sentence(status, gates, failed),
         "next": _next(status, failed),
         "reasons": content["reasons"],
-        "passed": len(gates) - len(failed),
+        "waivers": [_waiver(gate) for gate in content["gates"] if gate.get("waiver")],
+        "passed": sum(gate["passed"] for gate in gates),
         "failed": len(failed),
         "gates": gates,
     }
@@ -40,6 +41,7 @@ def _gate(gate: dict[str, Any], stages: dict[str, Any]) -> dict[str, Any]:
         "figure": gate["figure"],
         "format": known.format,
         "passed": gate["passed"],
+        "outcome": _outcome(gate),
         "value": value,
         "low": low,
         "high": high,
@@ -61,6 +63,22 @@ def _gate(gate: dict[str, Any], stages: dict[str, Any]) -> dict[str, Any]:
     )
     exact = close or not usable  # rounding would hide the difference, or there is nothing to round
     return {**content, "finding": gate["why"] if exact else _finding(content) + ".", "alt": _alt(content)}
+
+
+def _outcome(gate: dict[str, Any]) -> str:
+    if gate["passed"]:
+        return "passed"
+    if gate.get("waiver"):
+        return "waived"
+    return ("inconclusive, tolerated" if gate.get("tolerated") else "inconclusive") if gate.get("inconclusive") else "failed"
+
+
+def _waiver(gate: dict[str, Any]) -> str:
+    waiver = gate["waiver"]
+    return (
+        f"Waived by {waiver['by']} on {waiver['issued']}, until {waiver['expires']}: the gate {gate['name']}, which failed. "
+        f"Reason: {waiver['why']}"
+    )
 
 
 def _alt(gate: dict[str, Any]) -> str:
@@ -88,6 +106,14 @@ def _sentence(status: str, gates: list[dict[str, Any]], failed: list[dict[str, A
     total = plural(len(gates), "gate")
     if status == "rejected" and failed:
         return f"{len(failed)} of {total} failed: {join([_lower(gate['title']) for gate in failed])}."
+    if status == "inconclusive":
+        doubtful = join([_lower(gate["title"]) for gate in failed])
+        return f"{len(failed)} of {total} could not be resolved, so nothing was shown: {doubtful}."
+    tolerated = [gate for gate in gates if not gate["passed"]]
+    if tolerated and not failed:
+        outcomes = join([f"{_lower(gate['title'])} ({gate['outcome']})" for gate in tolerated])
+        asks = " The policy asks for a person's approval." if status == "awaiting_approval" else ""
+        return f"{len(gates) - len(tolerated)} of {total} passed. Not passed, and let through: {outcomes}.{asks}"
     if status == "awaiting_approval":
         return f"All {total} passed. The policy asks for a person's approval before the model is released."
     if status == "released":
@@ -110,7 +136,7 @@ def _finding(gate: dict[str, Any]) -> str:
 
 
 def _next(status: str, failed: list[dict[str, Any]]) -> str:
-    if status == "rejected":
+    if status in ("rejected", "inconclusive"):
         return (
             "The weights are not released. The privacy that the run spent stays spent: it is charged to the lifetime budget, "
             "and a new run spends more."

@@ -1,6 +1,7 @@
-"""`hushtune budget`, `verify`, `releases` and `approve` where there is little or nothing to show."""
+"""`hushtune budget`, `verify`, `revoke`, `releases`, `keys`, `retention` and `approve`."""
 
 import json
+import shutil
 
 import pytest
 
@@ -66,7 +67,7 @@ def test_budget_verify_finds_an_edit(home, capsys):
     assert capsys.readouterr().err.startswith("hushtune: ")
 
 
-@pytest.mark.parametrize("argv", [["budget"], ["budget", "history"], ["releases"]])
+@pytest.mark.parametrize("argv", [["budget"], ["budget", "history"], ["releases"], ["retention"]])
 def test_a_home_without_anything_says_so_and_is_not_made(argv, tmp_path, capsys):
     home = tmp_path / "home"
     assert answer(capsys, *argv, "--home", str(home)) == []
@@ -75,7 +76,50 @@ def test_a_home_without_anything_says_so_and_is_not_made(argv, tmp_path, capsys)
     assert not home.exists()
 
 
-@pytest.mark.parametrize("argv", [["verify", "mail"], ["approve", "mail-1", "--by", "Dana"], ["report", "mail-1"]])
+NAMED = (
+    ["verify", "mail"],
+    ["revoke", "mail", "--why", "Because."],
+    ["approve", "mail-1", "--by", "Dana"],
+    ["report", "mail-1"],
+)
+
+
+@pytest.mark.parametrize("argv", NAMED, ids=lambda argv: argv[0])
 def test_what_does_not_exist_is_named_with_code_2(argv, tmp_path, capsys):
     assert cli.main([*argv, "--home", str(tmp_path)]) == 2
     assert argv[1] in capsys.readouterr().err
+
+
+def test_a_key_is_made_once_and_a_release_can_be_verified_elsewhere_and_revoked(tmp_path, capsys, monkeypatch):
+    from pipeline import release
+    from tests.test_release import a_run
+
+    monkeypatch.delenv("HUSHTUNE_SIGNING_KEY", raising=False)
+    monkeypatch.delenv("HUSHTUNE_LEDGER_URL", raising=False)
+    home = ["--home", str(tmp_path)]
+    public = answer(capsys, "keys", "new", *home)["public"]
+    assert cli.main(["keys", "new", *home]) == 2
+    assert "There is a key" in capsys.readouterr().err
+    made = release.publish(**a_run(tmp_path))
+    assert answer(capsys, "verify", "letters", *home)["verified"] is True
+    copy = tmp_path / "copy"
+    shutil.copytree(made.folder, copy)
+    assert cli.main(["verify", str(copy), *home]) == 2  # nobody to trust
+    assert "--key" in capsys.readouterr().err
+    assert answer(capsys, "verify", str(copy), "--key", public, *home)["verified"] is True
+    assert answer(capsys, "revoke", "letters/1", "--why", "It remembers a name.", *home)["version"] == "1"
+    for call in (["letters"], [str(copy), "--key", public, "--revoked", str(tmp_path / "releases" / ".revoked.jsonl")]):
+        assert cli.main(["verify", *call, *home]) == 1
+        assert "It remembers a name." in capsys.readouterr().err
+
+
+def test_retention_says_first_and_deletes_then(tmp_path, capsys, monkeypatch):
+    from tests.test_retention import finished
+
+    monkeypatch.delenv("HUSHTUNE_LEDGER_URL", raising=False)
+    folder = finished(tmp_path, days=5000)
+    shown = answer(capsys, "retention", "--dry-run", "--home", str(tmp_path))
+    assert (folder / "corpus" / "records.jsonl").exists()
+    assert answer(capsys, "retention", "--home", str(tmp_path)) == shown
+    assert "corpus" in {one["path"] for one in shown}
+    assert not (folder / "corpus" / "records.jsonl").exists()

@@ -23,7 +23,7 @@ OPEN_GATES = {
 
 
 def make(folder: Path) -> Path:
-    """Put data.jsonl, model/, and the policies open, closed, asking and broke into a folder."""
+    """Put data.jsonl, model/, and the policies open, closed, vague, asking and broke into a folder."""
     with (folder / "data.jsonl").open("w") as file:
         for index in range(320):
             file.write(json.dumps(record(index)) + "\n")
@@ -31,6 +31,8 @@ def make(folder: Path) -> Path:
     policies = {
         "open": {},
         "closed": {"gates": OPEN_GATES | {"utility": {"at_most": 1e-6}}},
+        # A limit that sixteen guesses could not break, so that the gate shows nothing.
+        "vague": {"gates": OPEN_GATES | {"epsilon_bound": {"at_most": 7}}},
         "asking": {"release": {"approval": "required"}},
         "broke": {"privacy": {"lifetime": {"budget": "small", "epsilon": 0.5, "delta": 1e-4}}},
     }
@@ -52,7 +54,7 @@ def policy(folder: Path) -> dict:
         "model": str(folder / "model"),
         "data": {"max_tokens": 48, "held_out": 0.2},
         "scrub": {"probes": 30},
-        "canaries": {"count": 32, "guesses": 16, "prefix_tokens": 4, "repeated": 2},
+        "canaries": {"count": 32, "guesses": 16, "prefix_tokens": 4, "repeated": 1},
         "train": {"expected_batch": 32, "steps": 3},
         "audit": {"membership_records": 50, "utility_records": 20, "exposure_canaries": 8},
         "gates": OPEN_GATES,

@@ -8,12 +8,14 @@ import stat
 import subprocess
 import sys
 import time
+from getpass import getuser
 from pathlib import Path
 
 import pytest
 
 from pipeline import cli
 from pipeline.errors import StageError
+from pipeline.ledger import Ledger
 from tests.flows.line import ADDRESS, OPEN_GATES, SENTINEL
 
 ROOT = Path(__file__).parents[2]
@@ -186,17 +188,57 @@ def test_a_failed_gate_rejects_with_3_and_publishes_nothing(hushtune, place, cap
     assert [name for name, gate in content["gates"].items() if not gate["passed"]] == ["utility"]
     assert any("utility" in reason for reason in content["reasons"])
     assert not (place / "home" / "releases" / "closed").exists()
+    folder = place / "home" / "runs" / content["run"]
+    assert list(folder.rglob("*.safetensors")) == []  # its weights are gone, with proof
+    deleted = Ledger(place / "home").notes("deleted", content["run"])
+    assert [entry.detail["path"] for entry in deleted] == ["trained/adapter"]
+    assert cli.main(["report", content["run"], "--home", str(place / "home")]) == 0
 
 
-def test_a_run_waits_for_approval_with_5_and_is_released_by_it(hushtune, place, capsys):
+def test_a_run_waits_for_approval_with_5_and_is_released_by_it(hushtune, place, capsys, monkeypatch):
     assert hushtune(arguments(place, "asking", "--name", "asking", "--json")) == 5
     content = json.loads(capsys.readouterr().out.splitlines()[-1])
     home = ["--home", str(place / "home")]
     assert content["status"] == "awaiting_approval"
     assert content["release"] is None
     assert not (place / "home" / "releases" / "asking").exists()
-    assert cli.main(["approve", content["run"], "--by", "Dana", *home]) == 0
+    monkeypatch.setenv("HUSHTUNE_USER", "Dana")
+    from flows.approve import approve
+
+    by = {"run": content["run"], "by": "Ann Other", "home": place / "home"}
+    state = approve(**by, return_state=True)  # the flow, where the command would do the same
+    made = state.result()
+    assert (state.name, made.name, made.version) == ("Released", "asking", "1")
+    assert cli.main(["approve", content["run"], "--by", "Ann Other", *home]) == 0  # nothing more to do
     assert cli.main(["verify", "asking", *home]) == 0
+    manifest = json.loads((place / "home" / "releases" / "asking" / "1" / "manifest.json").read_text())
+    assert (manifest["submitter"], manifest["approval"]["by"]) == (getuser(), "Ann Other")
+
+
+def test_an_inconclusive_run_exits_with_3(hushtune, place, capsys):
+    assert hushtune(arguments(place, "vague", "--name", "vague", "--json")) == 3
+    content = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert content["status"] == "inconclusive"
+    assert content["release"] is None
+    assert not (place / "home" / "releases" / "vague").exists()
+
+
+def test_retention_is_a_flow(prefect_home, tmp_path):
+    from flows.retention import retention
+    from tests.test_retention import finished
+
+    folder = finished(tmp_path, days=5000)
+    state = retention(home=tmp_path, return_state=True)
+    assert state.is_completed()
+    assert "corpus" in {one.path for one in state.result()}
+    assert not (folder / "corpus" / "records.jsonl").exists()
+
+
+def test_a_plan_shows_who_was_in_which_runs(released, place, capsys):
+    assert cli.main(["plan", *arguments(place, "open")[1:]]) == 0
+    out = capsys.readouterr().out
+    assert "cohorts" in out
+    assert "320 records in" in out
 
 
 def test_an_exhausted_budget_refuses_with_4_before_training(hushtune, place, capsys, prefect_home):

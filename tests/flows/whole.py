@@ -1,0 +1,70 @@
+"""The line as the flow runs it, stage by stage on `pipeline/` alone: for tests that kill it, or run it many times."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline import audit, cohorts, corpus, facts, gates, models, policy, release, report, retention, runs, scrub, waivers
+from pipeline.canaries import plant
+from pipeline.folders import write_json
+from pipeline.ledger import Ledger
+from pipeline.train.loop import train
+from pipeline.train.mechanism import calibrate
+
+STAGES = ("read", "scrub", "plant", "reserve", "train", "audit", "judge", "report", "publish")
+
+
+def run(home: Path, data: Path, rules_file: Path, name: str, run_id: str, *, attack: bool = True) -> str:
+    """Run, or take up, the line and return the verdict's status; without `attack` it ends when the budget is charged."""
+    job = runs.start(home, name, run_id)
+    rules = policy.load(rules_file)
+    runs.keep_policy(job.folder, rules)
+    facts.start(job.folder, "hushtune run")
+    base = models.resolve(rules.model, home)
+    read = corpus.read(data, rules, job.folder / "corpus")
+    scrubbed = scrub.scrub(read, rules, job.folder / "scrubbed", probes=None)
+    planted = plant(scrubbed, base, rules, job.folder / "planted")
+    mechanism = calibrate(rules, planted.train_units)
+    ledger = Ledger(home)
+    claim = ledger.reserve(
+        run=job.id,
+        lifetime=rules.privacy.lifetime,
+        sampling_rate=mechanism.sampling_rate,
+        noise_multiplier=mechanism.noise_multiplier,
+        steps=mechanism.steps,
+        epsilon=rules.privacy.epsilon,
+        delta=mechanism.delta,
+        policy_digest=rules.digest,
+        unit=mechanism.unit,
+        units=cohorts.units_of(read, rules, cohorts.load_key(home)),
+        manifest=planted.manifest_digest,
+    )
+    trained = train(
+        planted,
+        base,
+        mechanism,
+        rules,
+        job.folder / "trained",
+        claim=claim.id,
+        spend=lambda steps: ledger.spend(claim, steps),
+        taken=ledger.taken(claim),
+    )
+    ledger.close(claim, trained.steps)
+    standing = ledger.standing(claim.budget, lifetime=rules.privacy.lifetime)
+    if not attack:
+        return "charged"
+    registered = planted.manifest_digest in ledger.manifests(job.id)
+    evidence = audit.audit(planted, trained, scrubbed, rules, job.folder / "evidence", registered=registered)
+    verdict = gates.judge(rules, evidence, waivers.load(home, rules), datetime.now(UTC).date())
+    write_json(job.folder / "verdict.json", verdict.model_dump(mode="json"))
+    known = facts.for_report(job.folder)
+    content = report.build(rules, read, scrubbed, planted, trained, evidence, verdict, standing, known)
+    page = report.write(content, job.folder / "report")
+    if verdict.status == "released":
+        card = report.card(json.loads((page.parent / "report.json").read_text()), base)
+        release.publish(job.folder, job.name, trained, page.parent, rules, home, card)
+    else:
+        retention.discard(job.folder, rules, ledger)
+    return verdict.status
