@@ -34,7 +34,9 @@ from presidio_analyzer.predefined_recognizers import PhoneRecognizer, SpacyRecog
 
 from pipeline.errors import PolicyError
 from pipeline.policy import Scrub
-from pipeline.scrub._patterns import CONTEXT, NAMES_AFTER, NAMES_BEFORE, NOT_PERSONAL, RULES, Rule
+from pipeline.scrub._names import joined, listed, propagated, unknown
+from pipeline.scrub._patterns import CONTEXT, NOT_PERSONAL, RULES, Rule
+from pipeline.scrub._words import recased
 from pipeline.scrub.detect import MODEL, Span, encodable, legible, resolve, windows
 
 BATCH = 64
@@ -42,7 +44,6 @@ _REPLACED = {"EmailRecognizer", "UrlRecognizer", "PhoneRecognizer"}
 _LABELS = {"PERSON": "PERSON", "GPE": "LOCATION", "LOC": "LOCATION", "FAC": "LOCATION", "ORG": "ORGANIZATION", "NORP": "NRP"}
 _LABELS |= {"DATE": "DATE_TIME", "TIME": "DATE_TIME"}
 _NOT_PERSONAL = {entity: regex.compile(pattern) for entity, pattern in NOT_PERSONAL.items()}
-_NAMES_AFTER, _NAMES_BEFORE = regex.compile(NAMES_AFTER), regex.compile(NAMES_BEFORE)
 _NEAR = 50  # characters before a match in which a context word counts, and a third of it after
 
 
@@ -76,11 +77,16 @@ class Default:
 
     def find(self, texts: Sequence[str]) -> list[list[Span]]:
         """For each text its spans: sorted, non-overlapping."""
-        texts = [legible(encodable(text)) for text in texts]
+        texts = [recased(legible(encodable(text))) for text in texts]
         pieces = [(index, offset, piece) for index, text in enumerate(texts) for offset, piece in windows(text)]
         found: list[list[Span]] = [[] for _ in texts]
         for (index, offset, _), spans in zip(pieces, self._analyze([piece for _, _, piece in pieces]), strict=True):
             found[index] += [span._replace(start=offset + span.start, end=offset + span.end) for span in spans]
+        if "PERSON" not in self._entities:
+            return [resolve(text, spans) for text, spans in zip(texts, found, strict=True)]
+        for text, spans in zip(texts, found, strict=True):
+            spans += [item for span in spans if span.entity == "PERSON" for item in listed(text, span)]
+            spans += self._kept(text, propagated([text], [spans])[0])
         return [resolve(text, spans) for text, spans in zip(texts, found, strict=True)]
 
     def _analyze(self, texts: list[str]) -> list[list[Span]]:
@@ -89,12 +95,20 @@ class Default:
         return [list(self._spans(text, found)) for text, found in zip(texts, results, strict=True)]
 
     def _spans(self, text: str, results: Iterable[RecognizerResult]) -> Iterable[Span]:
-        for result in results:
-            value = text[result.start : result.end].strip()
-            dull = _NOT_PERSONAL.get(result.entity_type)
+        spans = [Span(one.start, one.end, one.entity_type, round(float(one.score), 4)) for one in results]
+        for span in self._kept(text, [*spans, *(unknown(text) if "PERSON" in self._entities else ())]):
+            start, end = joined(text, span.start, span.end) if span.entity == "PERSON" else (span.start, span.end)
+            yield span._replace(start=start, end=end)
+
+    def _kept(self, text: str, spans: Iterable[Span]) -> list[Span]:
+        """The spans without allowed words and without what nobody is known by."""
+        kept = []
+        for span in spans:
+            value = text[span.start : span.end].strip()
+            dull = _NOT_PERSONAL.get(span.entity)
             if value.casefold() not in self._allowed and not (dull and dull.fullmatch(value)):
-                start, end = _joined(text, result) if result.entity_type == "PERSON" else (result.start, result.end)
-                yield Span(start, end, result.entity_type, round(float(result.score), 4))
+                kept.append(span)
+        return kept
 
 
 class _Model(SpacyNlpEngine):
@@ -184,14 +198,6 @@ class _Nearby(ContextAwareEnhancer):
     def _near(words: Any, text: str, result: RecognizerResult) -> bool:
         before, after = max(0, result.start - _NEAR), result.end + _NEAR // 3
         return bool(words.search(text, before, result.start) or words.search(text, result.end, after))
-
-
-def _joined(text: str, name: RecognizerResult) -> tuple[int, int]:
-    """Start and end of a name with the names beside it."""
-    after = _NAMES_AFTER.match(text, name.end)
-    near = max(0, name.start - _NEAR)
-    before = _NAMES_BEFORE.search(text, near, name.start)
-    return before.start() if before else name.start, after.end() if after else name.end
 
 
 def _recognisers(scrub: Scrub) -> list[EntityRecognizer]:
