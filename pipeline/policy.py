@@ -63,12 +63,18 @@ class Data(Section):
 class Scrub(Section):
     """What counts as personal data and what stands in its place."""
 
-    detector: Literal["default"] = "default"
+    detector: Literal["default", "high_recall", "fast"] = "default"
+    model: str | None = Field(
+        None, description="spacy:NAME|PATH, transformers:PATH or gliner:PATH, installed here, in place of the bundled spaCy model"
+    )
     language: Literal["en"] = "en"
     entities: tuple[str, ...] = Field(min_length=1, description="Presidio entity types to replace")
     minimum_score: float = Field(0.35, ge=0, le=1)
     operator: Literal["placeholder", "redact", "mask"] = "placeholder"
     allow: tuple[str, ...] = Field((), description="words that are never replaced")
+    deny: tuple[str, ...] = Field((), description="words that are always replaced, in any case")
+    countries: tuple[str, ...] = Field((), description="countries whose identifiers are looked for besides `entities`: uk, germany…")
+    recognizers: str | None = Field(None, description="a YAML file of custom recognisers in Presidio's format")
     probes: int = Field(240, ge=0, description="known personal values planted before scrubbing, to measure recall")
 
 

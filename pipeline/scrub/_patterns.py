@@ -34,7 +34,7 @@ _DOT = r"(?:[ ]?(?:\(dot\)|\[dot\]|[ ]dot[ ]|\.)[ ]?)"
 _EMAIL = (
     Rule(r"[\w.+%'&=~-]{1,128}[ ]?@[ ]?(?:[\w-]{1,63}\.){1,8}[\w-]{2,63}", 1.0),
     Rule(r"[\w.+%'&=~/-]{1,128}@\p{L}[\w-]{1,63}", STRONG),  # addresses of an intranet have no dot
-    Rule(rf"(?i)[\w.+-]{{1,64}}[ ]?{_AT}[ ]?[\w-]{{1,63}}(?:{_DOT}[\w-]{{2,63}}){{0,3}}{_DOT}(?:{_TLD})\b", STRONG),
+    Rule(rf"(?i)(?<![\w.+-])[\w.+-]{{1,64}}[ ]?{_AT}[ ]?[\w-]{{1,63}}(?:{_DOT}[\w-]{{2,63}}){{0,3}}{_DOT}(?:{_TLD})\b", STRONG),
 )
 _URL = (
     Rule(rf"(?i)\b(?:https?|ftps?|sftp|ssh|file|ldaps?)://{_LINK_CHARACTERS}{{1,2000}}{_NO_FULL_STOP}", 1.0),

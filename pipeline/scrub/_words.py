@@ -7,6 +7,7 @@ exceptions), so nothing is downloaded and nothing is fitted to data. WordNet als
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -190,3 +191,35 @@ def _lowered(line: str) -> str:
 def _kept(old: str, new: str) -> str:
     """The new spelling, unless it is longer: some letters have no single capital."""
     return new if len(new) == len(old) else old
+
+
+_SENTENCE = regex.compile(r"(?<=[.!?]['\")]{0,2})\s+(?=[\p{Lu}\d\"'“(>*-])|\s*\n\s*\n\s*")
+_TELLS = regex.compile(r"\d|(?<=\S\s+[\"'“(]?)\p{Lu}|[^\x00-\x7f]|\p{Lu}\p{Lu}")
+_OPENS = regex.compile(r"\W*([\p{L}'’]+)")
+
+
+def telling(text: str) -> Iterator[tuple[int, str]]:
+    """The stretches of a text that a model need read, with their offsets: runs of sentences that could name something.
+
+    A sentence without a digit, without a capital after its first word and with an ordinary first word names nobody; a
+    convolutional model sees four words around each, so that a neighbouring sentence changes next to nothing.
+    """
+    start = opened = 0
+    kept = -1  # where the current run starts
+    for cut in [*_SENTENCE.finditer(text), None]:
+        end = cut.start() if cut else len(text)
+        if _tells(text[start:end]):
+            kept, opened = (start if kept < 0 else kept), end
+        elif kept >= 0:
+            yield kept, text[kept:opened]
+            kept = -1
+        start = cut.end() if cut else end
+    if kept >= 0:
+        yield kept, text[kept:opened]
+
+
+def _tells(sentence: str) -> bool:
+    if _TELLS.search(sentence):
+        return True
+    first = _OPENS.match(sentence)
+    return first is not None and first[1][0].isupper() and (not ordinary(first[1]) or first[1].lower() in ALSO_WORDS)

@@ -45,17 +45,19 @@ def load(scrub: Scrub) -> Detector:
     """The detector that a policy asks for. One is kept for each policy: loading takes seconds.
 
     Raises:
-        PolicyError: the policy names an entity that no recogniser supports.
+        PolicyError: the policy names an entity that no recogniser supports, or a model that is not installed.
     """
     return _loaded(scrub.model_dump_json())
 
 
 @lru_cache(maxsize=4)
 def _loaded(section: str) -> Detector:
-    with _hidden("torch", "transformers"):
-        from pipeline.scrub._presidio import Default  # spaCy and Presidio take seconds to import
     scrub = Scrub.model_validate_json(section)
-    return {"default": Default}[scrub.detector](scrub)
+    needless = () if (scrub.model or "").startswith(("transformers:", "gliner:")) else ("torch", "transformers")
+    with _hidden(*needless):
+        from pipeline.scrub._engine import Engine  # spaCy and Presidio take seconds to import
+
+        return Engine(scrub)
 
 
 @contextmanager
