@@ -65,15 +65,29 @@ class Scrub(Section):
 
     detector: Literal["default", "high_recall", "fast"] = "default"
     model: str | None = Field(
-        None, description="spacy:NAME|PATH, transformers:PATH or gliner:PATH, installed here, in place of the bundled spaCy model"
+        None,
+        description="spacy:NAME|PATH, transformers:PATH or gliner:PATH, installed here, in place of the bundled spaCy model",
     )
     language: Literal["en"] = "en"
     entities: tuple[str, ...] = Field(min_length=1, description="Presidio entity types to replace")
     minimum_score: float = Field(0.35, ge=0, le=1)
-    operator: Literal["placeholder", "redact", "mask"] = "placeholder"
+    operator: Literal["placeholder", "redact", "mask", "hash", "encrypt", "surrogate"] = "placeholder"
+    consistency: Literal["person", "corpus"] = Field(
+        "person", description="within what equal values get equal hashes, ciphertexts and surrogates"
+    )
+    locale: str = Field("en_US", pattern=r"^[a-z]{2,3}_[A-Z]{2}$", description="of surrogates")
+    rescan: Literal["auto", "off"] = Field(
+        "auto",
+        description="scan the scrubbed records again with another detector than the one that scrubbed, where one is installed",
+    )
+    sample: int = Field(
+        200, ge=0, description="records in which values are planted and detectors compared, to measure what is missed"
+    )
     allow: tuple[str, ...] = Field((), description="words that are never replaced")
     deny: tuple[str, ...] = Field((), description="words that are always replaced, in any case")
-    countries: tuple[str, ...] = Field((), description="countries whose identifiers are looked for besides `entities`: uk, germany…")
+    countries: tuple[str, ...] = Field(
+        (), description="countries whose identifiers are looked for besides `entities`: uk, germany…"
+    )
     recognizers: str | None = Field(None, description="a YAML file of custom recognisers in Presidio's format")
     probes: int = Field(240, ge=0, description="known personal values planted before scrubbing, to measure recall")
 

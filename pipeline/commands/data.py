@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.commands.common import answer, columns, data_file, quiet, resolved_policy, watched
 from pipeline.errors import UsageError
+from pipeline.policy import Policy
 
 
 def scrub(arguments: argparse.Namespace) -> int:
@@ -25,7 +26,9 @@ def scrub(arguments: argparse.Namespace) -> int:
         with watched("read") as line:
             corpus = corpora.read(data, policy, folder / "corpus", progress=line)
         with watched("scrub", "records", rated=True) as line:
-            scrubbed = scrubbing.scrub(corpus, policy, folder / "scrubbed", probes=None, progress=line)
+            scrubbed = scrubbing.scrub(
+                corpus, policy, folder / "scrubbed", probes=None, progress=line, key=_key(arguments, policy)
+            )
         scrubbing.export(scrubbed, corpus.shape, arguments.output, arguments.spans)
     replaced = sum(scrubbed.entities.values())
     content = {
@@ -37,10 +40,21 @@ def scrub(arguments: argparse.Namespace) -> int:
         "detector": scrubbed.detector,
         "operator": scrubbed.operator,
         "seconds": scrubbed.seconds,
+        "rescanned_by": scrubbed.rescanned_by,
+        "residual": scrubbed.residual,
     }
     text = f"{arguments.output}: {replaced:,} values replaced in {scrubbed.changed:,} of {scrubbed.records:,} records."
     answer(arguments, content, f"{text}\n{columns(sorted(scrubbed.entities.items()))}" if scrubbed.entities else text)
     return 0
+
+
+def _key(arguments: argparse.Namespace, policy: Policy) -> Path | None:
+    """The home's key, made on first use, where the policy's operator needs one: no other command leaves a home behind."""
+    from pipeline.runs import open_home
+    from pipeline.scrub.keys import key_file
+    from pipeline.scrub.operators import KEYED
+
+    return key_file(open_home(arguments.home)) if policy.scrub.operator in KEYED else None
 
 
 def recall(arguments: argparse.Namespace) -> int:

@@ -78,10 +78,7 @@ class Engine:
 
     def _matched(self, typed: str, seen: str) -> list[Span]:
         return [
-            span
-            for one in self._recognisers
-            for span in one.spans(typed if one.exact else seen)
-            if span.score >= self._minimum
+            span for one in self._recognisers for span in one.spans(typed if one.exact else seen) if span.score >= self._minimum
         ]
 
     def _spread(self, text: str, spans: list[Span]) -> list[Span]:
@@ -108,7 +105,15 @@ class Engine:
 
 def _silence() -> None:
     """Stop every logger that writes values it has seen; Presidio's IBAN recogniser, for one, does so at error level."""
-    for name in ("presidio-analyzer", "presidio_analyzer", "decision_process", "spacy", "tldextract", "filelock", "transformers"):
+    for name in (
+        "presidio-analyzer",
+        "presidio_analyzer",
+        "decision_process",
+        "spacy",
+        "tldextract",
+        "filelock",
+        "transformers",
+    ):
         logger = logging.getLogger(name)
         logger.setLevel(logging.CRITICAL + 1)
         logger.addFilter(_nothing)

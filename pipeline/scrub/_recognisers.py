@@ -104,7 +104,9 @@ def _presidio(entity: str, recogniser: Any, needs: Any) -> Recogniser:
 def _denied(words: Sequence[str]) -> list[Recogniser]:
     if not words:
         return []
-    pattern = regex.compile(rf"(?i)(?<!\w)(?:{'|'.join(regex.escape(word) for word in sorted(words, key=len, reverse=True))})(?!\w)")
+    pattern = regex.compile(
+        rf"(?i)(?<!\w)(?:{'|'.join(regex.escape(word) for word in sorted(words, key=len, reverse=True))})(?!\w)"
+    )
     return [Recogniser(DENIED, lambda text: ((*match.span(), 1.0) for match in pattern.finditer(text)), None, None, exact=True)]
 
 
@@ -125,8 +127,9 @@ def _custom(scrub: Scrub) -> list[Recogniser]:
     except Exception as error:
         kind = type(error).__name__
     else:
-        made = [one for one in registry.recognizers if isinstance(one, PatternRecognizer) and one.supported_language == scrub.language]
-        if len(made) == len(registry.recognizers) and made:
+        found = list(registry.recognizers)
+        made = [one for one in found if isinstance(one, PatternRecognizer) and one.supported_language == scrub.language]
+        if len(made) == len(found) and made:
             return [_presidio(one.supported_entities[0], one, None) for one in made]
         kind = f"a recogniser for another language than {scrub.language}, or without patterns"
     raise PolicyError(f"scrub.recognizers: {path} is not a YAML file of Presidio pattern recognisers ({kind}): mend it.")

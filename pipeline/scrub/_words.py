@@ -15,7 +15,9 @@ from typing import Any
 import regex
 
 WORD = regex.compile(r"\p{L}[\p{L}\p{M}'’]*")
-_FREE = regex.compile(r"(?<![\p{L}\p{M}\d_@./:\\+&=-])\p{L}[\p{L}\p{M}'’]*(?![\p{L}\p{M}\d_@/\\=]|[.:]\w)")  # in no address or code
+_FREE = regex.compile(
+    r"(?<![\p{L}\p{M}\d_@./:\\+&=-])\p{L}[\p{L}\p{M}'’]*(?![\p{L}\p{M}\d_@/\\=]|[.:]\w)"
+)  # in no address or code
 _ENDING = regex.compile(r"(?:['’](?:s|ll|re|ve|d|m|t|S)|['’])\Z")
 _PREFIX = regex.compile(r"\A(?:un|re|non|pre|over|under|anti|sub|inter|mis|out|up|co|multi|semi|self)")
 _SUFFIX = regex.compile(
@@ -30,44 +32,62 @@ _DRUG = regex.compile(
 _COMMON = frozenset(
     # Words of letters, offices and messages that WordNet lacks, and contractions without their ends.
     "okay ok yeah yep nope hi hey huh wow ugh oops hmm mm um uh uhm mhm mmm gonna gotta wanna kinda sorta dunno y'all ain aren "
-    "couldn didn doesn don hadn hasn haven isn mightn mustn needn shan shouldn wasn weren won wouldn cannot email emails e-mail "
-    "online offline website websites blog blogs app apps wifi login logins username usernames covid smartphone etc via per re fw "
-    "fwd cc bcc attn asap fyi pls plz thx btw lol omg mr mrs ms dr prof today tonight everyone everybody someone somebody anyone "
+    "couldn didn doesn don hadn hasn haven isn mightn mustn needn shan shouldn wasn weren won wouldn "
+    "cannot email emails e-mail "
+    "online offline website websites blog blogs app apps wifi login logins username usernames covid "
+    "smartphone etc via per re fw "
+    "fwd cc bcc attn asap fyi pls plz thx btw lol omg mr mrs ms dr prof today tonight everyone "
+    "everybody someone somebody anyone "
     "anybody nobody whoever themself mri ct ekg ecg iv er icu bp hiv url spreadsheet pdf upload download reschedule voicemail "
-    "counterparty counterparties deregulation webpage homepage pager cellphone checkbox dropdown workflow onboarding healthcare "
+    "counterparty counterparties deregulation webpage homepage pager cellphone checkbox dropdown "
+    "workflow onboarding healthcare "
     "daycare caregiver caregivers childcare inpatient outpatient nonsmoker followup checkup ultrasound fulltime co shall ought "
-    "than though although whereas whilst amongst towards afterwards unto upon versus vs pro ad hoc inter alia et al de facto jure "
+    "than though although whereas whilst amongst towards afterwards unto upon versus vs pro ad hoc "
+    "inter alia et al de facto jure "
     "ex officio ratione materiae personae loci temporis prima facie mutatis mutandis proprio motu obiter rapporteur acquis "
-    "applicant applicants respondent claimant inadmissible inadmissibility unenforceable internet google facebook twitter iphone "
+    "applicant applicants respondent claimant inadmissible inadmissibility unenforceable internet "
+    "google facebook twitter iphone "
     "youtube instagram snapchat yall haha hahaha bday tweet tweets tweeting retweet selfie hashtag congrats".split()
 )
 GIVEN = frozenset(
     # Frequent given and family names that WordNet knows, and that are no everyday words.
-    "aaron abel abigail adam adrian agnes alan albert alexander alexandra alice allen amanda andrew angela ann anna anne anthony "
-    "antonio arthur barbara benjamin bernard bertha betty bill bob brian bruce carl carlos carol catherine cecil charles charlotte "
+    "aaron abel abigail adam adrian agnes alan albert alexander alexandra alice allen amanda andrew "
+    "angela ann anna anne anthony "
+    "antonio arthur barbara benjamin bernard bertha betty bill bob brian bruce carl carlos carol "
+    "catherine cecil charles charlotte "
     "christine christopher clara claude claudia clement colin craig daniel daphne david deborah denis dennis diana donald dora "
     "dorothy douglas duncan edgar edith edmund edward eleanor elizabeth ellen emily emma eric ernest esther eugene eva evelyn "
     "felix florence frances francis frank fred frederick gabriel gary geoffrey george gerald gertrude gilbert gloria gordon "
     "graham gregory harold harriet harry helen henry herbert homer horace howard hubert hugh hugo ian ida ingrid irene isaac "
     "isabella ivan jacob james jane janet jason jean jennifer jerome jesse jessica jim joan joe joel johann john jonathan jose "
-    "joseph joshua judith julia julian julius karen karl katherine kathleen keith kenneth kevin laura lauren laurence lawrence leah "
-    "leo leon leonard lewis lillian linda lionel lisa louis louise lucas lucy luke lydia madeleine margaret maria marie marilyn "
-    "marina martha martin marvin mary matthew maurice max maximilian melissa michael michelle miriam monica nancy naomi natalie "
-    "nathan neil nicholas nicole nora norman oliver olivia oscar oswald otto owen pamela patricia patrick paul paula peter philip "
-    "pierre rachel ralph raymond rebecca regina reginald richard robert roger roland ronald rosemary roy rudolf rupert ruth ryan "
+    "joseph joshua judith julia julian julius karen karl katherine kathleen keith kenneth kevin "
+    "laura lauren laurence lawrence leah "
+    "leo leon leonard lewis lillian linda lionel lisa louis louise lucas lucy luke lydia madeleine "
+    "margaret maria marie marilyn "
+    "marina martha martin marvin mary matthew maurice max maximilian melissa michael michelle miriam "
+    "monica nancy naomi natalie "
+    "nathan neil nicholas nicole nora norman oliver olivia oscar oswald otto owen pamela patricia "
+    "patrick paul paula peter philip "
+    "pierre rachel ralph raymond rebecca regina reginald richard robert roger roland ronald rosemary "
+    "roy rudolf rupert ruth ryan "
     "samantha samson samuel sandra sarah scott sean sebastian sharon sheila simon sonia sophia stanley stella stephen stewart "
-    "stuart susan sylvia teresa theodore theresa thomas timothy valentina valerie vanessa veronica vincent virginia vivian walter "
+    "stuart susan sylvia teresa theodore theresa thomas timothy valentina valerie vanessa veronica "
+    "vincent virginia vivian walter "
     "wendy wilfred william winston yvonne zachary anderson armstrong bailey bennett campbell carter clark collins cooper davis "
-    "edwards evans fischer foster gibson graham hansen harris hughes jackson jefferson jenkins johnson jones kelly kennedy larson "
+    "edwards evans fischer foster gibson graham hansen harris hughes jackson jefferson jenkins "
+    "johnson jones kelly kennedy larson "
     "lloyd mcdonald meyer miller mitchell moore morgan morris murphy nelson newton o'brien parker peterson phillips roberts "
-    "robinson rogers russell sanders simpson smith spencer stevens taylor thompson tucker turner wagner wallace washington watson "
+    "robinson rogers russell sanders simpson smith spencer stevens taylor thompson tucker turner "
+    "wagner wallace washington watson "
     "williams wilson".split()
 )
 ALSO_WORDS = frozenset(
     # Given names that are everyday words: only a capital letter inside a sentence tells.
     "amber april autumn brandy brook candice carmen chase chip cliff crystal daisy dawn dean dick drew earl faith fay felicity "
-    "forest frank ginger glen grace grant guy hazel heather holly hope iris ivy jack jade jasmine jay jewel joy june kit lance lee "
-    "lily lynn marigold mark may mercy mike miles myrtle nick olive opal patience pearl penny ray reed robin rose ruby rusty sally "
+    "forest frank ginger glen grace grant guy hazel heather holly hope iris ivy jack jade jasmine "
+    "jay jewel joy june kit lance lee "
+    "lily lynn marigold mark may mercy mike miles myrtle nick olive opal patience pearl penny ray "
+    "reed robin rose ruby rusty sally "
     "sandy skip star sterling summer tony victor violet ward will".split()
 )
 COUNTRIES = (
@@ -76,12 +96,15 @@ COUNTRIES = (
     "canada|cape verde|colombia|comoros|congo|costa rica|croatia|cuba|cyprus|czechia|czech republic|denmark|djibouti|dominica|"
     "dominican republic|ecuador|egypt|el salvador|equatorial guinea|eritrea|estonia|ethiopia|fiji|finland|france|gabon|gambia|"
     "germany|ghana|gibraltar|greece|greenland|grenada|guatemala|guinea|guyana|haiti|honduras|hong kong|hungary|iceland|india|"
-    "indonesia|iran|iraq|ireland|israel|italy|ivory coast|jamaica|japan|kazakhstan|kenya|kiribati|kosovo|kuwait|kyrgyzstan|laos|"
+    "indonesia|iran|iraq|ireland|israel|italy|ivory coast|jamaica|japan|kazakhstan|kenya|kiribati|"
+    "kosovo|kuwait|kyrgyzstan|laos|"
     "latvia|lebanon|lesotho|liberia|libya|liechtenstein|lithuania|luxembourg|macedonia|madagascar|malawi|malaysia|maldives|"
     "malta|mauritania|mauritius|mexico|micronesia|moldova|monaco|mongolia|montenegro|morocco|mozambique|myanmar|namibia|nauru|nepal|"
-    "netherlands|new zealand|nicaragua|nigeria|north korea|norway|oman|pakistan|palau|palestine|panama|papua new guinea|paraguay|"
+    "netherlands|new zealand|nicaragua|nigeria|north korea|norway|oman|pakistan|palau|palestine|"
+    "panama|papua new guinea|paraguay|"
     "peru|philippines|poland|portugal|puerto rico|qatar|romania|russia|russian federation|rwanda|saint lucia|samoa|san marino|"
-    "saudi arabia|scotland|senegal|serbia|seychelles|sierra leone|singapore|slovakia|slovenia|solomon islands|somalia|south africa|"
+    "saudi arabia|scotland|senegal|serbia|seychelles|sierra leone|singapore|slovakia|slovenia|"
+    "solomon islands|somalia|south africa|"
     "south korea|south sudan|spain|sri lanka|sudan|suriname|swaziland|sweden|switzerland|syria|taiwan|tajikistan|tanzania|"
     "thailand|togo|tonga|trinidad and tobago|tunisia|turkmenistan|tuvalu|uganda|ukraine|united arab emirates|united kingdom|"
     "united states|uruguay|uzbekistan|vanuatu|venezuela|vietnam|yemen|zambia|zimbabwe"
@@ -160,7 +183,8 @@ _STATE = regex.compile(
 )
 _COUNTRY = regex.compile(rf"(?<!\w)(?:{COUNTRIES})(?!\w)")
 _STREET = regex.compile(
-    r"((?<![\w-])\d{1,5}[a-z]?[ ])((?:[\p{L}'’.-]+[ ]){1,3}(?:street|st|avenue|ave|road|rd|boulevard|blvd|lane|ln|drive|dr|court|"
+    r"((?<![\w-])\d{1,5}[a-z]?[ ])((?:[\p{L}'’.-]+[ ]){1,3}(?:street|st|avenue|ave|road|rd|boulevard|"
+    r"blvd|lane|ln|drive|dr|court|"
     r"way|place|square|terrace|crescent|close|highway|parkway|circle|trail|hill)s?\b)"
 )
 

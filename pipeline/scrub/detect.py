@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pipeline.policy import Scrub
 
@@ -48,6 +48,44 @@ def load(scrub: Scrub) -> Detector:
         PolicyError: the policy names an entity that no recogniser supports, or a model that is not installed.
     """
     return _loaded(scrub.model_dump_json())
+
+
+def second(scrub: Scrub) -> Detector | None:
+    """A detector that stands on nothing that scrubs by this policy, to find what that missed; None where none is installed.
+
+    It is rampart, an independent model without any of our rules; `high_recall` scrubs with it, so nothing is left to check
+    that with.
+    """
+    if scrub.rescan == "off" or scrub.detector == "high_recall":
+        return None
+    return _independent(scrub.entities, scrub.minimum_score)
+
+
+@lru_cache(maxsize=2)
+def _independent(entities: tuple[str, ...], minimum: float) -> Detector | None:
+    with _hidden("torch", "transformers"):
+        from pipeline.scrub import _models
+
+        if _models.rampart() is None:
+            return None
+        return Independent(_models.Rampart(), frozenset(entities), minimum)
+
+
+class Independent:
+    """A model alone, as a detector: its findings of the policy's entities, merged."""
+
+    def __init__(self, model: Any, entities: frozenset[str], minimum: float):
+        self.name = model.name
+        self._model, self._entities, self._minimum = model, entities, minimum
+
+    def find(self, texts: Sequence[str]) -> list[list[Span]]:
+        """For each text its spans: sorted, non-overlapping."""
+        texts = [encodable(text) for text in texts]
+        found = self._model.find(texts)
+        return [
+            resolve(text, [span for span in spans if span.entity in self._entities and span.score >= self._minimum])
+            for text, spans in zip(texts, found, strict=True)
+        ]
 
 
 @lru_cache(maxsize=4)
