@@ -221,3 +221,10 @@ def _bench_commands(commands) -> None:
     train.add_argument("--threads", type=int, default=2, metavar="N", help="threads of torch (default: 2)")
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: bfloat16 on a GPU (default: cpu)")
     train.add_argument("--no-memory", action="store_true", help="leave out peak memory, which takes a process a way")
+    scrub = _add(actions, "scrub", "pipeline.commands.bench:scrub", "finding personal data against a plain Presidio loop")
+    _takes_data(scrub, optional=True, model=False)
+    scrub.add_argument("--records", type=int, default=400, metavar="N", help="records read in a round (default: 400)")
+    scrub.add_argument("--rounds", type=int, default=3, metavar="N", help="timed rounds of every way (default: 3)")
+    scrub.add_argument(
+        "--memory", type=int, action="append", metavar="N", help="peak memory of scrubbing N short records; may be repeated"
+    )
