@@ -140,8 +140,20 @@ def _data_commands(commands) -> None:
     scrub.add_argument("--output", type=Path, required=True, metavar="OUT.jsonl", help="scrubbed records")
     scrub.add_argument("--spans", type=Path, metavar="SPANS.jsonl", help="offsets of what was found, without the text")
 
-    recall = _add(commands, "recall", "pipeline.commands.data:recall", "measure detection against gold spans")
-    recall.add_argument("gold", type=Path, metavar="GOLD.jsonl", help='lines of {"text","spans":[{"start","end","label"}]}')
+    scrub.add_argument(
+        "--sample",
+        type=int,
+        metavar="N",
+        help="write OUT.review.html with N records for a human reviewer; it holds private text",
+    )
+
+    recall = _add(commands, "recall", "pipeline.commands.data:recall", "measure detection against gold spans or a review")
+    recall.add_argument(
+        "gold",
+        type=Path,
+        metavar="GOLD",
+        help='lines of {"text","spans":[{"start","end","label"}]}, or what a review page saved',
+    )
     _takes_policy(recall)
 
 

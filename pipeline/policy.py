@@ -44,6 +44,10 @@ class Data(Section):
     id_column: str = "id"
     unit_column: str = "unit"
     unit_pattern: str | None = Field(None, description="regular expression; its first match in the unit column is the unit")
+    columns: dict[str, Literal["drop", "keep", "scrub", "hash"]] = Field(
+        default_factory=dict,
+        description="what `hushtune scrub` does with further columns of a structured file; those not named are dropped",
+    )
     limit: int | None = Field(None, ge=1, description="read at most this many records")
     held_out: float = Field(0.1, gt=0, le=0.5, description="share of the units kept out of training, for the audit")
     max_tokens: int = Field(128, ge=8, description="tokens of a record that are trained on")

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import presidio_analyzer.predefined_recognizers as predefined
 import regex
-from presidio_analyzer import PatternRecognizer, RecognizerRegistry
+import yaml
+from presidio_analyzer import PatternRecognizer
 from presidio_analyzer.predefined_recognizers import PhoneRecognizer
 
 from pipeline.errors import PolicyError
@@ -119,20 +120,30 @@ def _custom(scrub: Scrub) -> list[Recogniser]:
     """The pattern and deny-list recognisers of a file in Presidio's YAML format."""
     if scrub.recognizers is None:
         return []
-    path, registry = Path(scrub.recognizers), RecognizerRegistry(recognizers=[], supported_languages=[scrub.language])
+    path = Path(scrub.recognizers)
     if not path.is_file():
         raise PolicyError(f"scrub.recognizers names {path}, which does not exist: give a YAML file of Presidio recognisers.")
     try:
-        registry.add_recognizers_from_yaml(str(path))
+        made = [_from_yaml(one, scrub.language) for one in yaml.safe_load(path.read_text(encoding="utf-8"))["recognizers"]]
+        if made:
+            return [_presidio(one.supported_entities[0], one, None) for one in made]
+        kind = "it lists none"
     except Exception as error:
         kind = type(error).__name__
-    else:
-        found = list(registry.recognizers)
-        made = [one for one in found if isinstance(one, PatternRecognizer) and one.supported_language == scrub.language]
-        if len(made) == len(found) and made:
-            return [_presidio(one.supported_entities[0], one, None) for one in made]
-        kind = f"a recogniser for another language than {scrub.language}, or without patterns"
     raise PolicyError(f"scrub.recognizers: {path} is not a YAML file of Presidio pattern recognisers ({kind}): mend it.")
+
+
+def _from_yaml(content: dict[str, Any], language: str) -> PatternRecognizer:
+    """A recogniser of one entry: either of the spellings that Presidio reads, with one language or a list of them."""
+    content = {key: value for key, value in content.items() if key not in ("type", "enabled")}
+    for one in content.pop("supported_languages", [language]):
+        code, context = (one["language"], one.get("context")) if isinstance(one, dict) else (one, None)
+        if code == language:
+            content["supported_language"] = code
+            content |= {"context": context} if context else {}
+    if content.get("supported_language") != language:
+        raise ValueError("another language")
+    return PatternRecognizer.from_dict(content)
 
 
 def _pack(scrub: Scrub, shipped: Sequence[tuple[str, Any]]) -> set[str]:

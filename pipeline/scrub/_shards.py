@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pipeline.corpus import Part, Record, load_records, save_records
+from pipeline.corpus import COLUMN, Part, Record, load_records, save_records
 from pipeline.errors import HushtuneError, StageError
 from pipeline.folders import Value, digest_file, write_json, write_text
 from pipeline.policy import Scrub
@@ -22,9 +22,13 @@ from pipeline.scrub.detect import Detector, Span, encodable, load, second
 from pipeline.scrub.keys import read_key
 from pipeline.scrub.operators import operator, replace
 from pipeline.scrub.recall import Recall, planted
+from pipeline.scrub.sampled import Sampled, sample
 
 RECORDS = 256  # in a shard: seconds of work, so that little is lost in a crash and progress moves
 CHARACTERS = 1_000_000  # in a shard, roughly: bounds a worker's memory where records are long
+
+
+_HASHED = f"{COLUMN}hash:"
 
 
 class Counts(Value):
@@ -99,11 +103,15 @@ def run(shard: Path, scrub: Scrub, key: Path | None = None) -> Counts:
     raise StageError(f"Records of shard {shard.stem} could not be scrubbed ({kind}): run again, finished shards are kept.")
 
 
-def probe(gold: Path | None, scrub: Scrub) -> tuple[str, tuple[Recall, ...]]:
-    """The name of the detector that scrubs, and its recall on the probes; errors as in `run`, InputError for bad probes."""
+def probe(gold: Path | None, scrub: Scrub, source: Path) -> tuple[str, tuple[Recall, ...], Sampled | None]:
+    """The name of the detector that scrubs, its recall on the probes, and what a sample of the records tells.
+
+    Errors as in `run`, and InputError for bad probes.
+    """
     try:
         detector = load(scrub)
-        return detector.name, planted(gold, detector) if gold else ()
+        sampled = sample(source, scrub, detector, second(scrub)) if gold and scrub.sample else None
+        return detector.name, planted(gold, detector) if gold else (), sampled
     except HushtuneError:
         raise
     except Exception as error:
@@ -117,10 +125,16 @@ def _run(shard: Path, scrub: Scrub, detector: Detector, key: Path | None = None)
     units = [record.unit for record in records for _ in record.parts]
     found = iter(zip(texts, threaded(texts, units, detector.find(texts), scrub), strict=True))
     operate = operator(scrub.operator, key=read_key(key) if key else None, consistency=scrub.consistency, locale=scrub.locale)
+    hashes = any(part.role.startswith(_HASHED) for record in records for part in record.parts)
+    keyed = operator("hash", key=read_key(key) if key else None, consistency="corpus") if hashes else operate
     scrubbed, lines, entities, changed, replaced = [], [], Counter[str](), 0, []
     for record in records:
         parts = list(islice(found, len(record.parts)))
-        new = [replace(text, spans, operate, record.unit) for text, spans in parts]
+        parts = [_ruled(part.role, text, spans) for part, (text, spans) in zip(record.parts, parts, strict=True)]
+        new = [
+            replace(text, spans, keyed if part.role.startswith(_HASHED) else operate, record.unit)
+            for part, (text, spans) in zip(record.parts, parts, strict=True)
+        ]
         replaced += new
         scrubbed.append(_with_texts(record, [text for text, _ in new]))
         changed += any(spans for _, spans in parts)
@@ -136,6 +150,13 @@ def _run(shard: Path, scrub: Scrub, detector: Detector, key: Path | None = None)
     )  # fmt: skip
     write_json(shard.with_suffix(".json"), counts.model_dump(mode="json"))
     return counts
+
+
+def _ruled(role: str, text: str, spans: list[Span]) -> tuple[str, list[Span]]:
+    """What is replaced of a part: of a further column what its rule says, otherwise what was found."""
+    if role.startswith(_HASHED):
+        return text, [Span(0, len(text), "COLUMN", 1.0)] if text else []
+    return text, [] if role.startswith(f"{COLUMN}keep:") else spans
 
 
 def _residual(replaced: list[tuple[str, list[tuple[int, int]]]], scrub: Scrub) -> dict[str, int] | None:

