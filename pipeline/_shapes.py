@@ -17,6 +17,8 @@ from pipeline.policy import Data
 Shape = Literal["text", "completion", "chat"]
 
 ROLES = ("system", "user", "assistant")
+COLUMN = "column:"
+"""How the role of a part begins that holds a further column, kept for `hushtune scrub` only: `column:RULE:NAME`."""
 _DEFAULT = {key: field.default for key, field in Data.model_fields.items()}
 _SHAPES: dict[Shape, tuple[str, ...]] = {
     "text": ("text_column",),
@@ -52,10 +54,10 @@ class Shaped(NamedTuple):
 class Shaper:
     """Makes records out of rows. The first row settles the shape, the first kept one whether there are units."""
 
-    def __init__(self, source: Source, data: Data):
+    def __init__(self, source: Source, data: Data, *, with_columns: bool = False):
         if source.format == "text":  # its one column has no name that a policy could give
             data = data.model_copy(update={key: _DEFAULT[key] for keys in _SHAPES.values() for key in keys})
-        self._source, self._data = source, data
+        self._source, self._data, self._with_columns = source, data, with_columns
         self._pattern = re.compile(data.unit_pattern) if data.unit_pattern else None
         self._rows = 0
         self.shape: Shape | None = None
@@ -72,9 +74,30 @@ class Shaper:
         parts = getattr(self, f"_{self.shape}")(row)
         if isinstance(parts, str):
             return parts
+        parts += self._further(row)
         given = self._label(row, self._data.id_column)
         name = given or f"r{self._rows:06d}"
         return Shaped(Record(name, self._unit(row) or name, parts), given is not None)
+
+    def _further(self, row: Row) -> tuple[Part, ...]:
+        """The further columns that the policy keeps in some form, as parts whose role says what is done with them."""
+        if not self._with_columns:
+            return ()
+        rules = {column: rule for column, rule in self._data.columns.items() if rule != "drop"}
+        for column in rules:
+            if column not in row.values:
+                raise self._missing(row, column, "columns")
+        return tuple(Part(f"{COLUMN}{rule}:{column}", self._cell(row, column)) for column, rule in rules.items())
+
+    def _cell(self, row: Row, column: str) -> str:
+        value = row.values[column]
+        if isinstance(value, (bool, int, float)):
+            return json.dumps(value)
+        if value is not None and not isinstance(value, (str, list, dict)):
+            value = str(value)  # a date or a decimal of Parquet
+        if isinstance(value, (list, dict)):
+            value = json.dumps(value, ensure_ascii=False, default=str)
+        return self._checked(row, value, f"column {column}")
 
     def _choose(self, row: Row) -> Shape:
         explicit: list[Shape] = [shape for shape, keys in _SHAPES.items() if any(self._explicit(key) for key in keys)]

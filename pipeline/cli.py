@@ -140,8 +140,20 @@ def _data_commands(commands) -> None:
     scrub.add_argument("--output", type=Path, required=True, metavar="OUT.jsonl", help="scrubbed records")
     scrub.add_argument("--spans", type=Path, metavar="SPANS.jsonl", help="offsets of what was found, without the text")
 
-    recall = _add(commands, "recall", "pipeline.commands.data:recall", "measure detection against gold spans")
-    recall.add_argument("gold", type=Path, metavar="GOLD.jsonl", help='lines of {"text","spans":[{"start","end","label"}]}')
+    scrub.add_argument(
+        "--sample",
+        type=int,
+        metavar="N",
+        help="write OUT.review.html with N records for a human reviewer; it holds private text",
+    )
+
+    recall = _add(commands, "recall", "pipeline.commands.data:recall", "measure detection against gold spans or a review")
+    recall.add_argument(
+        "gold",
+        type=Path,
+        metavar="GOLD",
+        help='lines of {"text","spans":[{"start","end","label"}]}, or what a review page saved',
+    )
     _takes_policy(recall)
 
 
@@ -241,3 +253,10 @@ def _bench_commands(commands) -> None:
     train.add_argument("--threads", type=int, default=2, metavar="N", help="threads of torch (default: 2)")
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: bfloat16 on a GPU (default: cpu)")
     train.add_argument("--no-memory", action="store_true", help="leave out peak memory, which takes a process a way")
+    scrub = _add(actions, "scrub", "pipeline.commands.bench:scrub", "finding personal data against a plain Presidio loop")
+    _takes_data(scrub, optional=True, model=False)
+    scrub.add_argument("--records", type=int, default=400, metavar="N", help="records read in a round (default: 400)")
+    scrub.add_argument("--rounds", type=int, default=3, metavar="N", help="timed rounds of every way (default: 3)")
+    scrub.add_argument(
+        "--memory", type=int, action="append", metavar="N", help="peak memory of scrubbing N short records; may be repeated"
+    )

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline._readers import rows
-from pipeline._shapes import Part, Record, Shape, Shaper
+from pipeline._shapes import COLUMN, Part, Record, Shape, Shaper
 from pipeline._source import Source, check
 from pipeline._tally import Tally
 from pipeline.errors import InputError, IntegrityError
 from pipeline.folders import Progress, Value, digest_file, silent, stage, write_lines
 from pipeline.policy import Policy
 
-__all__ = ["Corpus", "Part", "Record", "Shape", "check", "load_records", "read", "save_records", "to_line"]
+__all__ = ["COLUMN", "Corpus", "Part", "Record", "Shape", "check", "load_records", "read", "save_records", "to_line"]
 
 _COLUMNS = ("text_column", "prompt_column", "completion_column", "messages_column", "id_column", "unit_column")
 _EVERY = 500  # records between two calls of progress
@@ -48,7 +48,7 @@ class Corpus(Value):
     fingerprint: str
 
 
-def read(data: Path, policy: Policy, folder: Path, *, progress: Progress = silent) -> Corpus:
+def read(data: Path, policy: Policy, folder: Path, *, progress: Progress = silent, with_columns: bool = False) -> Corpus:
     """Read a JSON Lines, CSV, Parquet or plain-text file (each also gzipped) once, in bounded memory.
 
     Args:
@@ -57,6 +57,7 @@ def read(data: Path, policy: Policy, folder: Path, *, progress: Progress = silen
         policy: `policy.data` names the columns, the pattern that finds the unit, and the limit.
         folder: the stage's folder; records.jsonl is written there (mode 0600).
         progress: told bytes read of bytes in the file, and the figure `records`.
+        with_columns: keep the further columns of `policy.data.columns`, to write them out again; training never does.
 
     Returns:
         Counts: records kept, units, characters of text, records that repeat an earlier one's text, records of the
@@ -71,8 +72,10 @@ def read(data: Path, policy: Policy, folder: Path, *, progress: Progress = silen
     chosen = policy.data.model_dump(mode="json", include={*_COLUMNS, "unit_pattern", "limit"})
     inputs = {"stage": "corpus/1", "name": data.name, "data": digest_file(data), "columns": chosen}
     inputs["unit"] = policy.privacy.unit
+    if with_columns:
+        inputs["further"] = policy.data.columns
     try:
-        return stage(folder, Corpus, inputs, lambda scratch: _corpus(data, policy, folder, scratch, progress))
+        return stage(folder, Corpus, inputs, lambda scratch: _corpus(data, policy, folder, scratch, progress, with_columns))
     except BaseException:
         # Half a copy of private text is worth nothing: unlike other stages, this one never goes on from it.
         shutil.rmtree(folder.with_name(folder.name + ".partial"), ignore_errors=True)
@@ -115,18 +118,20 @@ def to_line(record: Record, shape: Shape) -> dict[str, Any]:
     >>> to_line(Record("r1", "ann", (Part("text", "Hello."),)), "text")
     {'id': 'r1', 'unit': 'ann', 'text': 'Hello.'}
     """
-    line: dict[str, Any] = {"id": record.id, "unit": record.unit}
+    own = [part for part in record.parts if not part.role.startswith(COLUMN)]
+    line: dict[str, Any] = {part.role.split(":", 2)[2]: part.text for part in record.parts if part.role.startswith(COLUMN)}
+    line |= {"id": record.id, "unit": record.unit}
     if shape == "chat":
-        return line | {"messages": [{"role": part.role, "content": part.text} for part in record.parts]}
-    return line | {part.role: part.text for part in record.parts}
+        return line | {"messages": [{"role": part.role, "content": part.text} for part in own]}
+    return line | {part.role: part.text for part in own}
 
 
-def _corpus(path: Path, policy: Policy, folder: Path, scratch: Path, progress: Progress) -> Corpus:
+def _corpus(path: Path, policy: Policy, folder: Path, scratch: Path, progress: Progress, with_columns: bool) -> Corpus:
     data = policy.data
     refused: Counter[str] = Counter()
-    columns = {getattr(data, key) for key in _COLUMNS}
+    columns = {getattr(data, key) for key in _COLUMNS} | (set(data.columns) if with_columns else set())
     with Source(path, scratch=scratch, columns=columns) as source, Tally(scratch) as tally:
-        shaper = Shaper(source, data)
+        shaper = Shaper(source, data, with_columns=with_columns)
         records = _records(source, shaper, tally, refused, progress)
         save_records(scratch / "records.jsonl", _first(records, data.limit))
         if not tally.records:

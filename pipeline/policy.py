@@ -48,6 +48,10 @@ class Data(Section):
     id_column: str = "id"
     unit_column: str = "unit"
     unit_pattern: str | None = Field(None, description="regular expression; its first match in the unit column is the unit")
+    columns: dict[str, Literal["drop", "keep", "scrub", "hash"]] = Field(
+        default_factory=dict,
+        description="what `hushtune scrub` does with further columns of a structured file; those not named are dropped",
+    )
     limit: int | None = Field(None, ge=1, description="read at most this many records")
     held_out: float = Field(0.1, gt=0, le=0.5, description="share of the units kept out of training, for the audit")
     max_tokens: int = Field(128, ge=8, description="tokens of a record that are trained on")
@@ -67,12 +71,32 @@ class Data(Section):
 class Scrub(Section):
     """What counts as personal data and what stands in its place."""
 
-    detector: Literal["default"] = "default"
+    detector: Literal["default", "high_recall", "fast"] = "default"
+    model: str | None = Field(
+        None,
+        description="spacy:NAME|PATH, transformers:PATH or gliner:PATH, installed here, in place of the bundled spaCy model",
+    )
     language: Literal["en"] = "en"
     entities: tuple[str, ...] = Field(min_length=1, description="Presidio entity types to replace")
     minimum_score: float = Field(0.35, ge=0, le=1)
-    operator: Literal["placeholder", "redact", "mask"] = "placeholder"
+    operator: Literal["placeholder", "redact", "mask", "hash", "encrypt", "surrogate"] = "placeholder"
+    consistency: Literal["person", "corpus"] = Field(
+        "person", description="within what equal values get equal hashes, ciphertexts and surrogates"
+    )
+    locale: str = Field("en_US", pattern=r"^[a-z]{2,3}_[A-Z]{2}$", description="of surrogates")
+    rescan: Literal["auto", "off"] = Field(
+        "auto",
+        description="scan the scrubbed records again with another detector than the one that scrubbed, where one is installed",
+    )
+    sample: int = Field(
+        200, ge=0, description="records in which values are planted and detectors compared, to measure what is missed"
+    )
     allow: tuple[str, ...] = Field((), description="words that are never replaced")
+    deny: tuple[str, ...] = Field((), description="words that are always replaced, in any case")
+    countries: tuple[str, ...] = Field(
+        (), description="countries whose identifiers are looked for besides `entities`: uk, germany…"
+    )
+    recognizers: str | None = Field(None, description="a YAML file of custom recognisers in Presidio's format")
     probes: int = Field(240, ge=0, description="known personal values planted before scrubbing, to measure recall")
 
 

@@ -108,6 +108,25 @@ def _promised(trained: Trained) -> list[Figure]:
     ]
 
 
+def _sampled(scrubbed: Scrubbed) -> list[Figure]:
+    """What was measured on the data itself: recall in its contexts, capture and recapture, and what a re-scan finds."""
+    from pipeline.scrub.sampled import figures
+
+    methods = {
+        "scrub.capture": "share of the values that two independent detectors suggest there are; Chapman's estimator",
+        "scrub.context": "values planted in sampled records in the place of values found; Clopper-Pearson 95 % lower bound",
+    }
+    made = [
+        Figure(name=name, value=value, low=low, n=n, method=methods[".".join(name.split(".")[:2])])
+        for name, (value, low, n) in figures(scrubbed.sampled).items()
+    ]
+    if scrubbed.residual is not None and scrubbed.records:
+        left = sum(scrubbed.residual.values())
+        method = f"findings of {scrubbed.rescanned_by} in the scrubbed records, for each record; some are no personal values"
+        made.append(Figure(name="scrub.residual", value=left / scrubbed.records, n=scrubbed.records, method=method))
+    return made
+
+
 def _recall(scrubbed: Scrubbed) -> list[Figure]:
     """Recall of the scrubber on planted values: over all entities, for each, and of the entity with the lowest bound."""
     method = "values planted beside the data and found; Clopper-Pearson one-sided 95 % lower bound"
@@ -116,6 +135,7 @@ def _recall(scrubbed: Scrubbed) -> list[Figure]:
                value=one.found / one.planted, low=one.low, n=one.planted, method=method)
         for one in scrubbed.recall if one.planted
     ]  # fmt: skip
+    figures += _sampled(scrubbed)
     probed = [one for one in scrubbed.recall if one.planted and one.entity != "ALL"]
     if not probed:
         return figures

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import warnings
 
-from pipeline.commands.common import answer, columns
+from pipeline.commands.common import answer, columns, data_file, quiet, resolved_policy
 from pipeline.errors import UsageError
 
 
@@ -29,4 +29,20 @@ def train(arguments: argparse.Namespace) -> int:
             share = f"{found['matrix_share'][way]:.1%}" if "matrix_share" in found else ""
             rows.append((name, way, f"{seconds:.3f} s", f"{ratio:.2f} x stock", peak, share))
     answer(arguments, result, columns(rows, ("shape", "way", "step", "speed", "peak over model", "of matrix rate")))
+    return 0
+
+
+def scrub(arguments: argparse.Namespace) -> int:
+    """Time the policy's detector against a plain loop over Presidio with the same model, on one core and on two."""
+    quiet()
+    policy, data = resolved_policy(arguments), data_file(arguments)
+    from pipeline.bench.scrub import run
+
+    result = run(data, policy, max(1, arguments.rounds), max(1, arguments.records), tuple(arguments.memory or ()))
+    rows = [
+        (way, f"{taken:.2f} s", f"{result['records_per_second'][way]:,.0f} records/s", f"{result['ratios'].get(way, 1):.2f} x")
+        for way, taken in result["seconds"].items()
+    ]
+    rows += [(f"{int(count):,} records", f"{peak:,.0f} MB", "", "") for count, peak in result["peak_mb"].items()]
+    answer(arguments, result, columns(rows, ("way", "round", "speed", "to plain")))
     return 0

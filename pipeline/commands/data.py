@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.commands.common import answer, columns, data_file, quiet, resolved_policy, watched
 from pipeline.errors import UsageError
+from pipeline.policy import Policy
 
 
 def scrub(arguments: argparse.Namespace) -> int:
@@ -16,6 +17,7 @@ def scrub(arguments: argparse.Namespace) -> int:
     policy, data = resolved_policy(arguments), data_file(arguments)
     from pipeline import corpus as corpora
     from pipeline import scrub as scrubbing
+    from pipeline.scrub.review import write_page
 
     where = arguments.output.absolute().parent
     if not where.is_dir():
@@ -23,10 +25,15 @@ def scrub(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix=".hushtune-", dir=where) as name:
         folder = Path(name)
         with watched("read") as line:
-            corpus = corpora.read(data, policy, folder / "corpus", progress=line)
+            corpus = corpora.read(data, policy, folder / "corpus", progress=line, with_columns=True)
         with watched("scrub", "records", rated=True) as line:
-            scrubbed = scrubbing.scrub(corpus, policy, folder / "scrubbed", probes=None, progress=line)
+            scrubbed = scrubbing.scrub(
+                corpus, policy, folder / "scrubbed", probes=None, progress=line, key=_key(arguments, policy)
+            )
         scrubbing.export(scrubbed, corpus.shape, arguments.output, arguments.spans)
+        page = arguments.output.with_name(f"{arguments.output.name}.review.html") if arguments.sample else None
+        if page:
+            write_page(scrubbed, corpus.folder / "records.jsonl", page, arguments.sample)
     replaced = sum(scrubbed.entities.values())
     content = {
         "output": str(arguments.output),
@@ -37,15 +44,32 @@ def scrub(arguments: argparse.Namespace) -> int:
         "detector": scrubbed.detector,
         "operator": scrubbed.operator,
         "seconds": scrubbed.seconds,
+        "rescanned_by": scrubbed.rescanned_by,
+        "residual": scrubbed.residual,
+        "review": str(page) if page else None,
     }
     text = f"{arguments.output}: {replaced:,} values replaced in {scrubbed.changed:,} of {scrubbed.records:,} records."
     answer(arguments, content, f"{text}\n{columns(sorted(scrubbed.entities.items()))}" if scrubbed.entities else text)
     return 0
 
 
+def _key(arguments: argparse.Namespace, policy: Policy) -> Path | None:
+    """The home's key, made on first use, where the policy's operator needs one: no other command leaves a home behind."""
+    from pipeline.runs import open_home
+    from pipeline.scrub.keys import key_file
+    from pipeline.scrub.operators import KEYED
+
+    keyed = policy.scrub.operator in KEYED or "hash" in policy.data.columns.values()
+    return key_file(open_home(arguments.home)) if keyed else None
+
+
 def recall(arguments: argparse.Namespace) -> int:
-    """Measure the policy's detector against gold spans."""
+    """Measure the policy's detector against gold spans, or read what a reviewer ticked."""
     quiet()
+    from pipeline.scrub.review import is_ticks
+
+    if is_ticks(arguments.gold):
+        return _reviewed(arguments)
     policy = resolved_policy(arguments)
     from pipeline.scrub.recall import measure
 
@@ -61,6 +85,19 @@ def recall(arguments: argparse.Namespace) -> int:
         )
     )
     answer(arguments, found.to_json(), text)
+    return 0
+
+
+def _reviewed(arguments: argparse.Namespace) -> int:
+    from pipeline.scrub.review import measure
+
+    found = measure(arguments.gold)
+    rows = [
+        ("recall", _share(found.recall), _share(found.recall_low)),
+        ("precision", _share(found.precision), _share(found.precision_low)),
+    ]
+    text = f"{found.records} records read: {found.right} values right, {found.wrong} wrong, {found.missed} missed"
+    answer(arguments, found.model_dump(mode="json"), f"{text}\n{columns(rows, ('', 'value', 'at least'))}")
     return 0
 
 

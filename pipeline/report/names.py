@@ -101,6 +101,9 @@ OPERATORS = {
     "placeholder": "the name of its kind, such as <PERSON>",
     "redact": "nothing",
     "mask": "asterisks",
+    "hash": "a keyed hash, the same for equal values",
+    "encrypt": "its ciphertext, which the key turns back",
+    "surrogate": "an invented value of the same kind",
 }
 
 

@@ -6,8 +6,21 @@ Importing this package loads no model; the first text that is looked at does.
 """
 
 from pipeline.scrub.detect import Detector, Span, load
+from pipeline.scrub.keys import key_file
 from pipeline.scrub.probes import write_probes
 from pipeline.scrub.recall import Recall, RecallReport, measure
 from pipeline.scrub.stage import Scrubbed, export, scrub
 
-__all__ = ["Detector", "Recall", "RecallReport", "Scrubbed", "Span", "export", "load", "measure", "scrub", "write_probes"]
+__all__ = [
+    "Detector",
+    "Recall",
+    "RecallReport",
+    "Scrubbed",
+    "Span",
+    "export",
+    "key_file",
+    "load",
+    "measure",
+    "scrub",
+    "write_probes",
+]

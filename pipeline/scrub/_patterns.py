@@ -34,7 +34,7 @@ _DOT = r"(?:[ ]?(?:\(dot\)|\[dot\]|[ ]dot[ ]|\.)[ ]?)"
 _EMAIL = (
     Rule(r"[\w.+%'&=~-]{1,128}[ ]?@[ ]?(?:[\w-]{1,63}\.){1,8}[\w-]{2,63}", 1.0),
     Rule(r"[\w.+%'&=~/-]{1,128}@\p{L}[\w-]{1,63}", STRONG),  # addresses of an intranet have no dot
-    Rule(rf"(?i)[\w.+-]{{1,64}}[ ]?{_AT}[ ]?[\w-]{{1,63}}(?:{_DOT}[\w-]{{2,63}}){{0,3}}{_DOT}(?:{_TLD})\b", STRONG),
+    Rule(rf"(?i)(?<![\w.+-])[\w.+-]{{1,64}}[ ]?{_AT}[ ]?[\w-]{{1,63}}(?:{_DOT}[\w-]{{2,63}}){{0,3}}{_DOT}(?:{_TLD})\b", STRONG),
 )
 _URL = (
     Rule(rf"(?i)\b(?:https?|ftps?|sftp|ssh|file|ldaps?)://{_LINK_CHARACTERS}{{1,2000}}{_NO_FULL_STOP}", 1.0),
@@ -57,7 +57,8 @@ _PHONE = (
     Rule(rf"{_ALONE}\d{{2}}(?:[ .-]\d{{2}}){{3,5}}{_AFTER}", FAIR),
     Rule(rf"{_ALONE}\d{{2,4}}[ -]\d{{3,4}}[ -]\d{{3,4}}{_AFTER}", 0.4),
     Rule(rf"{_ALONE}(?:0\d{{9,10}}|[2-9]\d{{2}}[2-9]\d{{6}}){_AFTER}", 0.4),
-    Rule(rf"{_ALONE}\(?\d[\d ().-]{{5,18}}\d{_EXTENSION}", WEAK),
+    Rule(rf"{_ALONE}\(?\d[\d ().-]{{4,18}}\d{_EXTENSION}", WEAK),
+    Rule(rf"(?i){_ALONE}\d{{2,4}}(?:[ .-]\d{{2,6}}){{1,4}}(?=[ -]{{1,3}}(?:office|fax|mobile|cell|home|work|direct)\b)", FAIR),
 )
 _CARD = (  # Presidio asks for a valid check digit; a mistyped card number is still one
     Rule(r"(?<![\w-])\d{4}([ -])\d{4}\1\d{4}\1\d{1,7}(?![\w-])", STRONG),
@@ -90,7 +91,13 @@ _DATE = (
     Rule(rf"(?<![\w/.-])\d{{1,4}}([/.-])\d{{1,2}}\1\d{{2,4}}{_CLOCK}(?![\w/]|[.-]\d)", FAIR),
     Rule(rf"(?i)\b(?:{_WEEKDAY},?[ ]+)?\d{{1,2}}(?:st|nd|rd|th)?[ -](?:of[ ])?{_MONTH}(?:,?[ -]\d{{4}}\b|-\d{{2}}\b)?", FAIR),
     Rule(rf"(?i)\b(?:{_WEEKDAY},?[ ]+)?{_MONTH}[ ]+\d{{1,2}}(?:st|nd|rd|th)?\b(?:,?[ ]+\d{{4}}\b)?", FAIR),
+    Rule(rf"(?i)\b(?:{_WEEKDAY},?[ ]+)?(?:{_MONTH}[ ]+)?{_MONTH}(?:,?[ ](?:of[ ])?)\d{{4}}\b", FAIR),
     Rule(rf"(?i)\b{_WEEKDAY}\b", FAIR),
+    Rule(
+        r"(?i)\b(?:in|since|until|till|of|from|and|between|by|before|after|during|early|late|mid|year|summer|autumn|spring|winter|"
+        r"fall|to|for)[ -](?P<value>(?:19|20)\d{2}(?:[-/–]\d{2,4})?)(?![\w/-]|[.,]\d)",
+        FAIR,
+    ),
     Rule(r"(?i)\b(?:dob|d\.o\.b|date of birth|born(?: on)?|birth ?day|birth date)\W{1,4}(?P<value>\d[\d ./-]{3,9}\d)", STRONG),
 )
 
@@ -98,7 +105,7 @@ _DATE = (
 _NAME = r"(?:\p{Lu}[\p{L}'’]+(?:-\p{Lu}?[\p{L}'’]+){0,2}|\p{Lu}\.)"
 _PARTICLE = r"(?:van|von|der|den|de|del|della|di|da|dos|la|le|el|al|bin|ibn|ben|ter|ten|zu)"
 _NAMES = rf"{_NAME}(?:[ \t]{{1,3}}(?:{_PARTICLE}[ \t]{{1,3}}){{0,2}}{_NAME}){{0,3}}"
-_TITLE = (
+TITLE = (
     r"(?:(?i:mr|mrs|ms|miss|mx|dr|prof|rev|hon|capt|lt|sgt|messrs|mme|mlle|herr|frau)\b\.?"
     r"|Professor|Doctor|Judge|Justice|Nurse|Sister|Father|Sir|Dame|Lady|Lord|Captain|Officer|Detective|Sergeant|Senator)"
 )
@@ -107,9 +114,27 @@ _SAYS_NAME = (
     r"attention:?|c/o|(?:sincerely|regards|wishes|cheers|thanks|thank you|best|yours|love|signed),?))"
 )
 _PERSON = (
-    Rule(rf"(?<!\w){_TITLE}[ \t]+{_NAMES}", STRONG),
+    Rule(rf"(?<!\w){TITLE}[ \t]+(?:(?:and|or|&)[ ]{TITLE}[ \t]+)?(?:(?:{_PARTICLE})[ ]){{0,2}}{_NAMES}", STRONG),
+    Rule(r"(?<!\w)(?i:mr|mrs|ms|miss|dr|prof)\.?[ ]+(?P<value>\p{L}[\p{L}'’-]+)", FAIR),  # typed without capitals
+    Rule(rf"(?<![\w.])(?:\p{{Lu}}\.[ ]?){{1,3}}(?:{_PARTICLE}[ ]){{0,2}}\p{{Lu}}[\p{{L}}'’-]+\b", FAIR),  # J. R. Kowalski
+    Rule(
+        r"(?<![\w.&])(?:\p{Lu}\.){2,3}(?=[ ,;:’']|\.?\Z)(?<!U\.S\.|U\.K\.|E\.U\.|U\.N\.|P\.S\.|P\.O\.|D\.C\.|A\.M\.|P\.M\.)",
+        FAIR,
+    ),
+    Rule(r"(?m)^[ \t]*(?P<value>\p{Lu}[\p{L}'’-]+(?:[ ]\p{Lu}[\p{L}'’-]+)?):(?=[ ]?\\?[\"“'‘])", FAIR),  # a speaker
+    Rule(
+        rf"(?m)^[ \t]*(?i:from|to|cc|bcc|sent by|author|sender|recipient)[ ]?:[ "
+        rf"\t]{{0,4}}(?P<value>{_NAMES}(?:[ ]*[,;][ ]*{_NAMES}){{0,9}})",
+        STRONG,
+    ),
+    Rule(
+        r"(?i:\bname\b[^?\n]{0,40}\?)\s+(?:\w+:\s+)?(?P<value>\p{L}[\p{L}'’-]+(?:[ "
+        r"]\p{L}[\p{L}'’-]+){0,2})(?=\s*(?:[.,;!?)\n]|\Z))",
+        FAIR,
+    ),
+    Rule(r"(?i:\bcalls? (?:me|him|her)|\bknown as|\bnicknamed)[ ](?P<value>\p{Lu}[\p{L}'’-]+)", FAIR),
     Rule(rf"\b[Pp]atient[ ](?P<value>{_NAME}[ ]{_NAMES})", FAIR),
-    Rule(rf"{_SAYS_NAME}\s{{1,3}}(?P<value>{_NAMES})(?=\s*(?:[.,;:!?)\n]|$))", FAIR),
+    Rule(rf"{_SAYS_NAME}\s{{1,12}}(?P<value>{_NAMES})(?=\s*(?:[.,;:!?)\n]|$))", FAIR),
     Rule(
         r"(?i)\bname(?:'s| is|:)?[ ](?!(?:is|on|of|for|in|and|or|to|the|a|not|was|has)\b)"
         r"(?P<value>\p{L}[\p{L}'’-]+(?:[ ]\p{L}[\p{L}'’-]+){0,2})(?=[ ]*(?:[.,;!?)\n]|$))",
@@ -121,6 +146,13 @@ _PERSON = (
         FAIR,
     ),
 )
+_BODY = (  # public bodies: their place or kind in front tells who dealt with a person
+    r"(?:Court|Tribunal|Prison|Police(?:[ ](?:Station|Department|Directorate|Headquarters))?|Ministry|"
+    r"Prosecutor(?:['’]s[ ]Office)?|"
+    r"Prosecutor['’]s[ ]Office|Bar(?:[ ]Association)?|Department|Directorate|Council|Municipality|"
+    r"Commission|Committee|Agency|Office|"
+    r"Authority|Party|Union|Church|Parish|Army|Regiment|Command|Institute|Faculty|Hospital|Centre|Center|Newspaper|Times|Gazette)"
+)
 _ORGANIZATION = (
     Rule(
         r"(?<!\w)(?:\p{Lu}[\p{L}\d&.'’-]*,?[ ]){1,4}(?:and[ ]\p{Lu}\p{L}+[ ])?"
@@ -128,6 +160,11 @@ _ORGANIZATION = (
         r"Hospital|Medical Cent(?:er|re)|Clinic|Surgery|Hospice|University|College|Institute|Academy|School|Bank|Credit Union|"
         r"Insurance|Health Trust|Foundation|Association|Pharmacy)\b\.?",
         STRONG,
+    ),
+    Rule(
+        rf"(?<!\w)(?:\p{{Lu}}[\p{{L}}'’-]+[ ]){{1,5}}(?:{_BODY})(?:[ ]No\.?[ ]?\d{{1,4}})?(?!\p{{L}})"
+        rf"|(?<!\w)(?:{_BODY})[ ](?:of|for|at|in)[ ](?:the[ ])?\p{{Lu}}[\p{{L}}'’-]+(?:[ ]\p{{Lu}}[\p{{L}}'’-]+){{0,2}}",
+        FAIR,
     ),
     Rule(r"(?<!\w)\p{Lu}[\p{L}'’-]+,[ ]\p{Lu}[\p{L}'’-]+,?[ ](?:and|&)[ ]\p{Lu}[\p{L}'’-]+", FAIR),  # partners of a firm
 )
@@ -156,7 +193,72 @@ _RECORD = (
     Rule(rf"\b(?i:mrn|npi|dea|hcn|pnr|vin|crn|urn|ref|inv|tkt|rma|imei)\b\.?{_NUMBERED}?{_IS}{_THREE_DIGITS}{_CODE}", STRONG),
     Rule(r"(?<![\w-])[A-Z]{2,6}[-/]?(?:\d{2,4}[-/])?\d{4,12}(?:[-/]\d{1,6})?(?![\w-])", FAIR),
     Rule(r"(?<![\w-])\#[ ]?(?P<value>[A-Z]{0,4}-?\d{4,15}(?:-\d{1,8}){0,3})(?![\w-])", FAIR),
-    Rule(r"(?i:\bnos?\.)[ ]?(?P<value>\d{1,6}/\d{2,4})\b", STRONG),  # application numbers of courts
+    Rule(
+        r"(?i:\bnos?\.?|numbers?)[ ]?(?P<value>\d{1,6}/\d{2,4}(?:(?:,[ ]|[ ]and[ ]|,[ ]and[ ])\d{1,6}/\d{2,4}){0,30})\b", STRONG
+    ),
+    Rule(r"(?<![\w/.,-])\d{4,6}/\d{2}(?:\d{2})?(?![\w/-]|[.,]\d)", FAIR),  # application numbers of courts
+    Rule(  # file numbers of courts: II CSK 123/05, 4 K 56/99, Ds 12/2001, 2003/456 E., C-123/04
+        r"(?<![\w/.-])(?:(?:[IVX]{1,5}|\d{1,3})[ .-]{1,2})?\p{Lu}\p{L}{0,4}\.?[ .-]{1,2}(?:no\.?[ ]?)?\d{1,6}/(?:\d{4}|\d{2})"
+        r"(?:[-/.]\d{1,4})?(?![\w/])",
+        FAIR,
+    ),
+    Rule(r"(?<![\w/.-])(?:19|20)\d{2}/\d{1,6}(?:[ ]?-[ ]?(?:19|20)\d{2}/\d{1,6}|[ ](?:[EKD]\.|\p{Lu}\.))?(?![\w/])", FAIR),
+    Rule(r"(?<![\w/.-])\d{1,4}[A-Z]{1,4}[ -]?\d{2,8}(?:[-/]\d{1,6}){0,3}(?![\w-])", 0.4),
+    Rule(r"(?<![\w/.-])\d{1,2}:\d{2}-(?:cv|cr|mc|md|mj|bk|ap)-\d{3,6}(?:-[A-Z]{2,4}){0,3}(?![\w-])", STRONG),  # U.S. dockets
+    Rule(
+        r"(?<![\w\[(])[\[(](?:19|20)\d{2}[\])][ ](?:\d{1,3}[ ])?(?:[A-Z]{2,6}|[A-Z]\w{0,4})(?:[ "
+        r"](?:Civ|Crim|Admin|Fam|Ch|Div))?[ ]\d{1,5}\b",
+        FAIR,
+    ),
+)
+
+_SECRET = (
+    Rule(
+        r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----[\s\S]{1,8000}?(?:-----END [A-Z0-9 ]{1,40}-----|\Z)",
+        1.0,
+    ),
+    Rule(r"(?<![A-Za-z0-9])(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{16}(?![A-Za-z0-9])", 1.0),  # Amazon
+    Rule(r"(?<![A-Za-z0-9])(?:gh[pousr]_[A-Za-z0-9]{36,251}|github_pat_\w{22,255}|glpat-[\w-]{20,64})(?![A-Za-z0-9])", 1.0),
+    Rule(r"(?<![A-Za-z0-9])xox[abeoprs]-[A-Za-z0-9-]{10,250}", 1.0),  # Slack
+    Rule(r"(?<![A-Za-z0-9])AIza[\w-]{35}(?![\w-])", 1.0),  # Google
+    Rule(r"(?<![A-Za-z0-9])(?:[rsp]k_(?:live|test)_[A-Za-z0-9]{16,247}|whsec_[A-Za-z0-9+/=]{16,99})", 1.0),  # Stripe
+    Rule(
+        r"(?<![A-Za-z0-9])(?:sk-(?:ant-|proj-)?[\w-]{20,250}|hf_[A-Za-z0-9]{30,60}|npm_[A-Za-z0-9]{36}|pypi-[\w-]{50,250}|SG\.[\w-]{16,64}\.[\w-]{16,64})",
+        1.0,
+    ),
+    Rule(r"(?<![\w-])eyJ[\w-]{8,4000}\.eyJ[\w-]{8,8000}(?:\.[\w-]{0,2000})?", 1.0),  # JSON Web Tokens, RFC 7519
+    Rule(r"(?i)\b[a-z][a-z0-9+.-]{1,20}://[^\s:/@]{1,64}:(?P<value>[^\s@/]{1,128})@", 1.0),  # in a connection string
+    Rule(r"(?i)\b(?:authorization:?[ ]{0,4})?(?:bearer|basic)[ ]{1,4}(?P<value>[A-Za-z0-9._~+/-]{16,4000}={0,2})", STRONG),
+    Rule(
+        r"(?i)(?<![A-Za-z])(?:pass(?:word|wd|phrase|code)?|pwd|pw|secret|token|pin(?:[ ]code)?|otp|cvv2?|cvc|"
+        r"(?:api|access|secret|private|client|auth|encryption|account|storage)[ _-]?(?:key|secret|token))"
+        r"(?:[\"']?[ ]{0,3}(?::=|[:=]|=>)[ ]{0,3}|[ ](?:is|was|set to|changed to|reset to)[ :]{1,3})"
+        r"[\"'`<]?(?P<value>(?=[^\s]{0,40}[\d!@#$%^&*_+])[^\s\"'`<>,;]{3,512})",
+        STRONG,
+    ),
+    Rule(
+        r"(?i)(?<![A-Za-z])(?:password|passwd|pwd|pass)[\"']?[ ]{0,3}[:=][ ]{0,3}[\"'`]?(?P<value>[^\s\"'`<>,;]{4,128})", FAIR
+    ),
+    Rule(
+        r"(?<![A-Za-z0-9/+=_-])(?=[A-Za-z0-9/+=_-]{0,60}\d)(?=[A-Za-z0-9/+_-]{0,60}[a-z])(?=[A-Za-z0-9/+_-]{0,60}[A-Z])[A-Za-z0-9+_]{32,512}={0,2}(?![A-Za-z0-9/+=_-])",
+        FAIR,
+    ),
+    Rule(r"(?<![\w-])(?:[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}|[0-9A-F]{32}|[0-9A-F]{40}|[0-9A-F]{64})(?![\w-])", FAIR),
+    Rule(r"(?i)(?<![\w-])[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}(?![\w-])", FAIR),
+)
+_NUMBER_WORD = (
+    r"(?:(?:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)(?:[ -](?:one|two|three|four|five|six|seven|eight|nine))?|"
+    r"ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen|nineteen|one|two|three|four|five|six|seven|eight|nine)"
+)
+_AGE = (
+    Rule(
+        rf"(?i)\b(?:\d{{1,3}}|{_NUMBER_WORD})(?:[ -]?(?:and a half))?[ -]?(?:years?|yrs?|y/?o|months?|"
+        rf"weeks?)[ .-]{{0,2}}(?:old|of age)\b",
+        STRONG,
+    ),
+    Rule(r"(?i)\b\d{1,3}[ -]?(?:y/o|yo|y\.o\.)(?!\w)", STRONG),
+    Rule(rf"(?i)\b(?:aged?|at the age of|age[ ]?[:=])[ ]?(?P<value>\d{{1,3}}|{_NUMBER_WORD})\b(?!\s*(?:%|days?|hours?))", FAIR),
+    Rule(r"(?i)\b\d{2,3}[- ]year[- ]old\b", STRONG),
 )
 
 # --- addresses -------------------------------------------------------------------------------------------------------
@@ -179,14 +281,25 @@ _UNIT = (
 )
 _UK_POSTCODE = r"[A-Z]{1,2}\d[A-Z\d]?[ ]?\d[A-Z]{2}"
 _POSTCODE = rf"(?:[A-Z]{{2}}\.?[ \t]+\d{{5}}(?:-\d{{4}})?|{_UK_POSTCODE}|\d{{4,6}}|[A-Z]\d[A-Z][ ]?\d[A-Z]\d)"
-_CITY = r"\p{Lu}[\p{L}.'’-]{1,30}(?:[ ]\p{Lu}?[\p{L}.'’-]{1,30}){0,2}"
-_TAIL = rf"(?:[ \t]*[,\n]?[ \t]*{_UNIT})?(?:[ \t]*[,\n]\s*{_CITY}){{0,3}}(?:[ \t]*,?\s+{_POSTCODE}\b)?"
+_CITY = rf"\p{{Lu}}[\p{{L}}.'’-]{{1,30}}(?:[ ](?:{_PARTICLE}[ ]){{0,2}}\p{{Lu}}[\p{{L}}.'’-]{{1,30}}){{0,2}}"
+_TAIL = (
+    rf"(?:[ \t]*[,\n]?[ \t]*{_UNIT})?(?:(?:[ \t]*[,\n]\s*){{1,3}}{_CITY}){{0,3}}"
+    rf"(?:(?:\s*[,\n]\s*|[ \t]+)(?:[A-Z]{{2,3}}\b[ \t]*)?(?:\s*[,\n])?(?:[ \t]*{_POSTCODE}\b)?)?"
+)
 _HOUSE = r"(?<![\w-])(?:\d{1,4}[ ]+)?\d{1,6}[A-Za-z]?(?:[-/]\d{1,5})?,?[ \t]+(?:[NSEW]{1,2}\.?[ \t]+)?"
 _WORDS = r"(?:(?:\p{Lu}[\p{L}.'’-]{0,30}|\d{1,3}(?:st|nd|rd|th))[ \t]+){1,4}"
 _ANY_WORDS = r"(?:\p{L}[\p{L}.'’-]{0,30}[ ]+){0,4}\p{L}[\p{L}.'’-]{1,30}(?:[ ]+\d{1,5}[a-zA-Z]?\b)?"
 _PLACE = r"\p{L}[\p{L}.'’-]{1,30}(?:[ ]\p{L}[\p{L}.'’-]{0,30}){0,3}"
 _LINES = rf"(?:[ ]{_CITY})?(?:\s*[,\n][ ]*{_PLACE}){{0,3}}(?:,?\s+{_POSTCODE}\b)?"
-_GERMANIC = r"(?:straße|strasse|str\.|gasse|weg|platz|allee|gatan|vägen|vej|gade|veien|laan|straat|plein|katu|utca)"
+_NO_MONTH = rf"(?!(?i:{_MONTH}|articles?|sections?|protocol|rules?|chapters?|page|para|paragraphs?|of|and|in|to|per|at|on)\b)"
+_NUMBERED_STREET = (
+    rf"(?<![\w.,/-])\d{{1,4}}[A-Za-z]?[ ]{_NO_MONTH}(?:(?:\p{{Lu}}|[CR]/[ ]?)[\p{{L}}.'’-]{{1,30}}[ ]){{1,4}}"
+    rf"\d{{1,5}}[A-Za-z]?\b"
+)
+_GERMANIC = (
+    r"(?:straße|strasse|str\.|gasse|weg|platz|allee|gatan|vägen|vej|gade|veien|vei|laan|straat|plein|dijk|gracht|singel|"
+    r"steinweg|katu|kuja|tie|utca|gata|plads|stien|stræti|braut|ulica|ulice)"
+)
 _ROMANCE = (
     r"(?i:rue|avenue|boulevard|via|viale|piazza|corso|calle|avenida|plaza|paseo|rua|travessa|praça|chemin|quai|impasse)[ ]"
     r"(?:(?:de|du|des|la|le|les|del|della|dei|di|da|do|dos|los|las|l'|d')[ ]?){0,3}\p{Lu}[\p{L}'’-]{1,30}"
@@ -204,6 +317,13 @@ _ADDRESS = (
     Rule(rf"{_ADDRESS_OF}(?P<value>{_HOUSE}{_ANY_WORDS}(?:[,\s]\s*{_UNIT})?{_LINES})", FAIR),
     Rule(rf"(?<!\w)(?:{_HOUSE})?\p{{Lu}}[\p{{L}}.-]{{2,30}}{_GERMANIC}[ ]+\d{{1,4}}[a-zA-Z]?\b{_TAIL}", STRONG),
     Rule(rf"{_HOUSE}{_ROMANCE}{_TAIL}", STRONG),
+    Rule(rf"{_NUMBERED_STREET}\.?{_TAIL}", FAIR),
+    Rule(r"(?<!\w)US(?:S|NS|CGC|NV|CG)[ ]\p{Lu}[\p{L}'’-]{1,30}(?:,?\s+[ADF]PO[ ]A[AEP][ ]\d{5})?", FAIR),  # ships have post
+    Rule(
+        rf"(?i:\b(?:ul|al|os|pl|str|av|avda|c|u|via|calle)[./][ ]?)\p{{Lu}}[\p{{L}}.'’-]{{1,30}}(?:[ "
+        rf"]\p{{Lu}}[\p{{L}}.'’-]{{1,30}}){{0,2}},?[ ]\d{{1,5}}[A-Za-z]?\b{_TAIL}",
+        FAIR,
+    ),
     Rule(rf"\b{_ROMANCE},?[ ](?:n[°º.]?[ ]?)?\d{{1,5}}[a-zA-Z]?\b{_TAIL}", STRONG),
     Rule(r"(?i)(?<!\w)(?:p\.?[ ]?o\.?[ ]?box|(?:unit|psc|cmr)[ ]+\d{1,5},?[ ]+box)[ ]+\d{1,7}\b", STRONG),
     Rule(r"(?i)\b[adf]po,?[ ]+a[aep][ ]+\d{5}(?:-\d{4})?\b", STRONG),  # military post
@@ -223,6 +343,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "PERSON": _PERSON,
     "ORGANIZATION": _ORGANIZATION,
     "RECORD_NUMBER": _RECORD,
+    "SECRET": _SECRET,
+    "AGE": _AGE,
     "STREET_ADDRESS": _ADDRESS,
 }
 
@@ -244,6 +366,15 @@ _WHEN = (
 
 # What the model finds and nobody is known by: a finding of the entity that matches in full is dropped.
 NOT_PERSONAL: dict[str, str] = {
+    "PERSON": (
+        r"(?i)(?:yes|yeah|yep|no|nope|nah|ok|okay|well|hello|hi|hey|hm+|mm+|uh|um|oh|ah|what|sure|right|true|great|good|fine|gotcha|"
+        r"sorry|thanks|thank you|thanx|please|sir|madam|ma['’]?am|doctor|nurse|patient|mom|mum|dad|"
+        r"mother|father|son|daughter|wife|"
+        r"husband|i|i['’]?m|i['’]ve|you|he|she|it|we|they|all|team|everyone|everybody|folks|there|customer|phone|address|name|e?-?mail|"
+        r"ssn|date|office|fax|mobile|gov|govt|applicant|plaintiff|defendant|claimant|respondent|government|agent|court|registrar|"
+        r"the|this|that|god|internet|tues|thurs|weds|"
+        r"(?:alzheimer|parkinson|crohn|hodgkin|addison|cushing|graves|raynaud|bell|tourette|asperger|babinski)(?:['’]?s)?)[.,!?:]?"
+    ),
     "DATE_TIME": (
         rf"(?i)(?:(?:about|around|almost|over|every|each|this|that|these|the|last|next|past|previous|following|first|same|"
         rf"early|late|later|earlier|ago|of|in|for|at|all|other|coming|recent|another|half|more|than|less|at least|"

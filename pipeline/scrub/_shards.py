@@ -13,25 +13,35 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pipeline.corpus import Part, Record, load_records, save_records
+from pipeline.corpus import COLUMN, Part, Record, load_records, save_records
 from pipeline.errors import HushtuneError, StageError
 from pipeline.folders import Value, digest_file, write_json, write_text
 from pipeline.policy import Scrub
-from pipeline.scrub.detect import Detector, Span, encodable, load
-from pipeline.scrub.operators import replace
+from pipeline.scrub._threads import threaded
+from pipeline.scrub.detect import Detector, Span, encodable, load, second
+from pipeline.scrub.keys import read_key
+from pipeline.scrub.operators import operator, replace
 from pipeline.scrub.recall import Recall, planted
+from pipeline.scrub.sampled import Sampled, sample
 
 RECORDS = 256  # in a shard: seconds of work, so that little is lost in a crash and progress moves
 CHARACTERS = 1_000_000  # in a shard, roughly: bounds a worker's memory where records are long
 
 
+_HASHED = f"{COLUMN}hash:"
+
+
 class Counts(Value):
-    """What one shard held: records, records changed, values found by entity, digest of each result file."""
+    """What one shard held: records, records changed, values found by entity, digest of each result file.
+
+    `residual` counts what another detector still finds in the scrubbed records, by entity; None where there is no other.
+    """
 
     records: int
     changed: int
     entities: dict[str, int]
     digests: dict[str, str]
+    residual: dict[str, int] | None = None
 
     @property
     def found(self) -> int:
@@ -76,15 +86,15 @@ def done(shard: Path) -> Counts | None:
     return counts if whole else None
 
 
-def run(shard: Path, scrub: Scrub) -> Counts:
-    """Scrub one shard.
+def run(shard: Path, scrub: Scrub, key: Path | None = None) -> Counts:
+    """Scrub one shard; `key` is the file of the secret key, for operators that need one.
 
     Raises:
         PolicyError: the policy names an entity that no recogniser supports.
         StageError: anything else went wrong; the message names the kind of error and carries no text.
     """
     try:
-        return _run(shard, scrub, load(scrub))
+        return _run(shard, scrub, load(scrub), key)
     except HushtuneError:
         raise
     except Exception as error:
@@ -93,11 +103,15 @@ def run(shard: Path, scrub: Scrub) -> Counts:
     raise StageError(f"Records of shard {shard.stem} could not be scrubbed ({kind}): run again, finished shards are kept.")
 
 
-def probe(gold: Path | None, scrub: Scrub) -> tuple[str, tuple[Recall, ...]]:
-    """The name of the detector that scrubs, and its recall on the probes; errors as in `run`, InputError for bad probes."""
+def probe(gold: Path | None, scrub: Scrub, source: Path) -> tuple[str, tuple[Recall, ...], Sampled | None]:
+    """The name of the detector that scrubs, its recall on the probes, and what a sample of the records tells.
+
+    Errors as in `run`, and InputError for bad probes.
+    """
     try:
         detector = load(scrub)
-        return detector.name, planted(gold, detector) if gold else ()
+        sampled = sample(source, scrub, detector, second(scrub)) if gold and scrub.sample else None
+        return detector.name, planted(gold, detector) if gold else (), sampled
     except HushtuneError:
         raise
     except Exception as error:
@@ -105,15 +119,24 @@ def probe(gold: Path | None, scrub: Scrub) -> tuple[str, tuple[Recall, ...]]:
     raise StageError(f"The probes could not be measured ({kind}): write them again.")
 
 
-def _run(shard: Path, scrub: Scrub, detector: Detector) -> Counts:
+def _run(shard: Path, scrub: Scrub, detector: Detector, key: Path | None = None) -> Counts:
     records = list(load_records(shard))
     texts = [encodable(part.text) for record in records for part in record.parts]
-    found = iter(zip(texts, detector.find(texts), strict=True))
-    scrubbed, lines, entities, changed = [], [], Counter[str](), 0
+    units = [record.unit for record in records for _ in record.parts]
+    found = iter(zip(texts, threaded(texts, units, detector.find(texts), scrub), strict=True))
+    operate = operator(scrub.operator, key=read_key(key) if key else None, consistency=scrub.consistency, locale=scrub.locale)
+    hashes = any(part.role.startswith(_HASHED) for record in records for part in record.parts)
+    keyed = operator("hash", key=read_key(key) if key else None, consistency="corpus") if hashes else operate
+    scrubbed, lines, entities, changed, replaced = [], [], Counter[str](), 0, []
     for record in records:
         parts = list(islice(found, len(record.parts)))
-        new = [replace(text, spans, scrub.operator) for text, spans in parts]
-        scrubbed.append(_with_texts(record, new))
+        parts = [_ruled(part.role, text, spans) for part, (text, spans) in zip(record.parts, parts, strict=True)]
+        new = [
+            replace(text, spans, keyed if part.role.startswith(_HASHED) else operate, record.unit)
+            for part, (text, spans) in zip(record.parts, parts, strict=True)
+        ]
+        replaced += new
+        scrubbed.append(_with_texts(record, [text for text, _ in new]))
         changed += any(spans for _, spans in parts)
         entities.update(span.entity for _, spans in parts for span in spans)
         lines.append(_line(record.id, [spans for _, spans in parts]))
@@ -121,9 +144,30 @@ def _run(shard: Path, scrub: Scrub, detector: Detector) -> Counts:
     save_records(records_path, scrubbed)
     write_text(spans_path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     digests = {path.name: digest_file(path) for path in (records_path, spans_path)}
-    counts = Counts(records=len(records), changed=changed, entities=dict(sorted(entities.items())), digests=digests)
+    counts = Counts(
+        records=len(records), changed=changed, entities=dict(sorted(entities.items())), digests=digests,
+        residual=_residual(replaced, scrub),
+    )  # fmt: skip
     write_json(shard.with_suffix(".json"), counts.model_dump(mode="json"))
     return counts
+
+
+def _ruled(role: str, text: str, spans: list[Span]) -> tuple[str, list[Span]]:
+    """What is replaced of a part: of a further column what its rule says, otherwise what was found."""
+    if role.startswith(_HASHED):
+        return text, [Span(0, len(text), "COLUMN", 1.0)] if text else []
+    return text, [] if role.startswith(f"{COLUMN}keep:") else spans
+
+
+def _residual(replaced: list[tuple[str, list[tuple[int, int]]]], scrub: Scrub) -> dict[str, int] | None:
+    """What another detector finds in scrubbed texts outside of what stands there as a replacement."""
+    other = second(scrub)
+    if other is None:
+        return None
+    left = Counter[str]()
+    for (_, places), spans in zip(replaced, other.find([text for text, _ in replaced]), strict=True):
+        left.update(span.entity for span in spans if not any(span.start < end and start < span.end for start, end in places))
+    return dict(sorted(left.items()))
 
 
 def _with_texts(record: Record, texts: list[str]) -> Record:

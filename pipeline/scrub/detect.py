@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pipeline.policy import Scrub
 
@@ -45,17 +45,57 @@ def load(scrub: Scrub) -> Detector:
     """The detector that a policy asks for. One is kept for each policy: loading takes seconds.
 
     Raises:
-        PolicyError: the policy names an entity that no recogniser supports.
+        PolicyError: the policy names an entity that no recogniser supports, or a model that is not installed.
     """
     return _loaded(scrub.model_dump_json())
 
 
+def second(scrub: Scrub) -> Detector | None:
+    """A detector that stands on nothing that scrubs by this policy, to find what that missed; None where none is installed.
+
+    It is rampart, an independent model without any of our rules; `high_recall` scrubs with it, so nothing is left to check
+    that with.
+    """
+    if scrub.rescan == "off" or scrub.detector == "high_recall":
+        return None
+    return _independent(scrub.entities, scrub.minimum_score)
+
+
+@lru_cache(maxsize=2)
+def _independent(entities: tuple[str, ...], minimum: float) -> Detector | None:
+    with _hidden("torch", "transformers"):
+        from pipeline.scrub import _models
+
+        if _models.rampart() is None:
+            return None
+        return Independent(_models.Rampart(), frozenset(entities), minimum)
+
+
+class Independent:
+    """A model alone, as a detector: its findings of the policy's entities, merged."""
+
+    def __init__(self, model: Any, entities: frozenset[str], minimum: float):
+        self.name = model.name
+        self._model, self._entities, self._minimum = model, entities, minimum
+
+    def find(self, texts: Sequence[str]) -> list[list[Span]]:
+        """For each text its spans: sorted, non-overlapping."""
+        texts = [encodable(text) for text in texts]
+        found = self._model.find(texts)
+        return [
+            resolve(text, [span for span in spans if span.entity in self._entities and span.score >= self._minimum])
+            for text, spans in zip(texts, found, strict=True)
+        ]
+
+
 @lru_cache(maxsize=4)
 def _loaded(section: str) -> Detector:
-    with _hidden("torch", "transformers"):
-        from pipeline.scrub._presidio import Default  # spaCy and Presidio take seconds to import
     scrub = Scrub.model_validate_json(section)
-    return {"default": Default}[scrub.detector](scrub)
+    needless = () if (scrub.model or "").startswith(("transformers:", "gliner:")) else ("torch", "transformers")
+    with _hidden(*needless):
+        from pipeline.scrub._engine import Engine  # spaCy and Presidio take seconds to import
+
+        return Engine(scrub)
 
 
 @contextmanager
@@ -114,7 +154,7 @@ def windows(text: str, size: int = WINDOW, overlap: int = OVERLAP) -> Iterator[t
     while len(text) - start > size:
         end = start + size
         blank = text.rfind(" ", end - overlap // 2, end)
-        end = blank if blank > 0 else end
+        end = blank if blank > start + overlap else end  # or the next window would start no later
         yield start, text[start:end]
         start = end - overlap
     yield start, text[start:]

@@ -125,27 +125,37 @@ def write_probes(path: Path, count: int, seed: int, *, entities: Collection[str]
     Returns:
         How many were written: `count`, or 0 where none of the entities can be planted.
     """
-    from faker import Faker
-
     kinds = [entity for entity in _TEMPLATES if entities is None or entity in entities]
     rng = random.Random(seed)
-    fakers = []
-    for locale in _LOCALES:
-        faker = Faker(locale)
-        faker.seed_instance(rng.getrandbits(64))
-        fakers.append(faker)
-    lines = [_probe(kinds[index % len(kinds)], rng, fakers) for index in range(count if kinds else 0)]
+    sources = fakers(rng)
+    lines = [_probe(kinds[index % len(kinds)], rng, sources) for index in range(count if kinds else 0)]
     rng.shuffle(lines)
     write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     return len(lines)
 
 
+def fakers(rng: random.Random) -> list[Any]:
+    """Seeded sources of values, one for each locale."""
+    from faker import Faker
+
+    made = [Faker(locale) for locale in _LOCALES]
+    for faker in made:
+        faker.seed_instance(rng.getrandbits(64))
+    return made
+
+
+def value(entity: str, rng: random.Random, sources: list[Any]) -> str | None:
+    """A fresh value of an entity on one line; None where no values of it are made."""
+    make = _VALUES.get(entity)
+    return " ".join(make(rng, sources).split()) if make else None
+
+
 def _probe(entity: str, rng: random.Random, fakers: list[Any]) -> dict[str, Any]:
-    value = " ".join(_VALUES[entity](rng, fakers).split())
+    made = str(value(entity, rng, fakers))
     template = rng.choice(_TEMPLATES[entity])
     start = template.index("{}")
-    span = {"start": start, "end": start + len(value), "label": entity}
-    return {"text": template.replace("{}", value), "spans": [span]}
+    span = {"start": start, "end": start + len(made), "label": entity}
+    return {"text": template.replace("{}", made), "spans": [span]}
 
 
 def _person(rng: random.Random, fakers: list[Any]) -> str:

@@ -27,11 +27,14 @@ from pipeline.errors import IntegrityError, StageError, UsageError
 from pipeline.folders import Progress, Value, digest, digest_file, private_folder, silent, stage, write_lines
 from pipeline.policy import Policy, Scrub
 from pipeline.scrub import _shards
-from pipeline.scrub.detect import MODEL
+from pipeline.scrub.detect import MODEL, second
+from pipeline.scrub.keys import fingerprint, read_key
+from pipeline.scrub.operators import KEYED, operator
 from pipeline.scrub.recall import Recall
+from pipeline.scrub.sampled import Sampled
 
-_Described = tuple[str, tuple[Recall, ...]]
-_Whole = tuple[list[_shards.Counts], str, tuple[Recall, ...]]
+_Described = tuple[str, tuple[Recall, ...], Sampled | None]
+_Whole = tuple[list[_shards.Counts], str, tuple[Recall, ...], Sampled | None]
 _Finish = Callable[[Path, _shards.Counts], None]
 _Report = Callable[[list[_shards.Counts]], None]
 
@@ -44,6 +47,9 @@ class Scrubbed(Value):
 
     `changed` counts records in which something was found, `entities` the values found by type, `digest` is the SHA-256 of
     records.jsonl, `recall` was measured on the probes (by entity, and `ALL`; empty without probes), `seconds` is wall time.
+    `rescanned_by` names the other detector that read the scrubbed records, `residual` counts what it found there by entity;
+    both are None where the policy wants none or none is installed. `sampled` was measured on records of the corpus itself,
+    where there are probes.
     """
 
     folder: Path
@@ -55,6 +61,9 @@ class Scrubbed(Value):
     digest: str
     recall: tuple[Recall, ...]
     seconds: float
+    rescanned_by: str | None = None
+    residual: dict[str, int] | None = None
+    sampled: Sampled | None = None
 
 
 def scrub(
@@ -65,6 +74,7 @@ def scrub(
     probes: Path | None,
     progress: Progress = silent,
     workers: int | None = None,
+    key: Path | None = None,
 ) -> Scrubbed:
     """Scrub a corpus once for its records, the policy's section `scrub`, the probes and the rules.
 
@@ -74,20 +84,28 @@ def scrub(
         folder: the stage's folder.
         probes: gold file of planted values on which recall is measured, or None.
         progress: told records done of records, and the figure `found` (values so far).
+        key: file of the secret key (`keys.key_file`), for the operators hash, encrypt and surrogate.
         workers: processes; 1 works in this one. By default one for each core, at most four, and none for few records.
 
     Raises:
-        PolicyError: the policy names an entity that no recogniser supports.
+        PolicyError: the policy names an entity that no recogniser supports, a model that is not installed, or an operator that
+            needs a key where none is given.
         InputError: the probe file is not gold.
         StageError: a shard could not be scrubbed or a process died. Finished shards are kept for the next try.
     """
     source = corpus.folder / "records.jsonl"
+    secret = read_key(key) if key is not None else None
+    operator(policy.scrub.operator, key=secret, locale=policy.scrub.locale)  # refused before hours of work, not after
+    other = second(policy.scrub)
     inputs = {
         "stage": "scrub/1",
         "records": digest_file(source),
         "scrub": policy.scrub.model_dump(mode="json"),
         "probes": digest_file(probes) if probes else None,
         "rules": _rules(),
+        "key": fingerprint(secret) if secret and policy.scrub.operator in KEYED else None,
+        "recognizers": digest_file(Path(policy.scrub.recognizers)) if policy.scrub.recognizers else None,
+        "rescanned_by": other.name if other else None,
     }
 
     def report(counts: list[_shards.Counts]) -> None:
@@ -96,18 +114,20 @@ def scrub(
     def work(scratch: Path) -> Scrubbed:
         started = time.monotonic()
         processes = _processes(workers, corpus.records)
-        counts, detector, recall = _all(source, policy.scrub, scratch, probes, report, processes)
-        entities = sum((Counter(count.entities) for count in counts), Counter[str]())
+        counts, detector, recall, sampled = _all(source, policy.scrub, scratch, probes, report, processes, key)
         return Scrubbed(
             folder=folder,
             records=sum(count.records for count in counts),
             changed=sum(count.changed for count in counts),
-            entities=dict(sorted(entities.items())),
+            entities=_sum(count.entities for count in counts),
             detector=detector,
             operator=policy.scrub.operator,
             digest=digest_file(scratch / "records.jsonl"),
             recall=recall,
             seconds=round(time.monotonic() - started, 3),
+            rescanned_by=other.name if other else None,
+            residual=_sum(count.residual or {} for count in counts) if other else None,
+            sampled=sampled,
         )
 
     return stage(folder, Scrubbed, inputs, work)
@@ -141,7 +161,13 @@ def export(scrubbed: Scrubbed, shape: Shape, output: Path, spans: Path | None = 
     return count
 
 
-def _all(source: Path, scrub: Scrub, scratch: Path, probes: Path | None, report: _Report, processes: int) -> _Whole:
+def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    return dict(sorted(sum(map(Counter, counts), Counter[str]()).items()))
+
+
+def _all(
+    source: Path, scrub: Scrub, scratch: Path, probes: Path | None, report: _Report, processes: int, key: Path | None
+) -> _Whole:
     """Scrub every shard and join the results in `scratch`."""
     folder = private_folder(scratch / "shards")
     shards = _shards.split(load_records(source), folder)
@@ -153,26 +179,30 @@ def _all(source: Path, scrub: Scrub, scratch: Path, probes: Path | None, report:
 
     todo = [shard for shard in shards if shard not in counts]
     work = _in_processes if processes > 1 else _here
-    detector, recall = work(todo, scrub, probes, finish, min(processes, max(len(todo), 1)))
+    detector, recall, sampled = work(todo, source, scrub, key, probes, finish, min(processes, max(len(todo), 1)))
     for name, index in (("records.jsonl", 0), ("spans.jsonl", 1)):
         write_lines(scratch / name, _lines(_shards.results(shard)[index] for shard in shards))
     shutil.rmtree(folder)
-    return [counts[shard] for shard in shards], detector, recall
+    return [counts[shard] for shard in shards], detector, recall, sampled
 
 
-def _here(todo: list[Path], scrub: Scrub, probes: Path | None, finish: _Finish, processes: int) -> _Described:
-    described = _shards.probe(probes, scrub)
+def _here(
+    todo: list[Path], source: Path, scrub: Scrub, key: Path | None, probes: Path | None, finish: _Finish, processes: int
+) -> _Described:
+    described = _shards.probe(probes, scrub, source)
     for shard in todo:
-        finish(shard, _shards.run(shard, scrub))
+        finish(shard, _shards.run(shard, scrub, key))
     return described
 
 
-def _in_processes(todo: list[Path], scrub: Scrub, probes: Path | None, finish: _Finish, processes: int) -> _Described:
+def _in_processes(
+    todo: list[Path], source: Path, scrub: Scrub, key: Path | None, probes: Path | None, finish: _Finish, processes: int
+) -> _Described:
     """The same in processes with a detector each. They are spawned: a fork would copy locks that other threads hold."""
     pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
     try:
-        probe = pool.submit(_shards.probe, probes, scrub)
-        futures = {pool.submit(_shards.run, shard, scrub): shard for shard in todo}
+        probe = pool.submit(_shards.probe, probes, scrub, source)
+        futures = {pool.submit(_shards.run, shard, scrub, key): shard for shard in todo}
         waiting: list[Future[Any]] = [probe, *futures]
         for future in as_completed(waiting):
             result = future.result()  # a wrong policy or probe file stops the work at once

@@ -44,3 +44,14 @@ def test_every_way_runs_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_unknown_shape_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", "train", "--shape", "huge"]) == 2
     assert "There is no shape huge" in capsys.readouterr().err
+
+
+def test_scrubbing_is_timed_against_a_plain_loop(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps({"text": f"Ann Sample wrote from ann{n}@example.org."}) + "\n" for n in range(4)))
+    assert cli.main(["bench", "scrub", str(data), "--rounds", "1", "--records", "3", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(found["seconds"]) == {"plain", "one core", "two cores"}
+    assert found["records"] == 3
+    assert found["covered"] == 1.0
+    assert found["ratios"]["one core"] == pytest.approx(found["seconds"]["plain"] / found["seconds"]["one core"])

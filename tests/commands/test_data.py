@@ -75,3 +75,45 @@ def test_recall_counts_what_is_found_and_what_is_missed(tmp_path, capsys):
     assert found == {"EMAIL_ADDRESS": (1, 1), "SECRET": (1, 0)}
     assert cli.main(["recall", str(path)]) == 0
     assert "tokens: recall" in capsys.readouterr().out
+
+
+def test_columns_are_dropped_kept_scrubbed_and_hashed_by_the_policy(tmp_path, capsys):
+    data, rules, output = tmp_path / "people.csv", tmp_path / "rules.yaml", tmp_path / "out.jsonl"
+    data.write_text(
+        f"text,clinic,note,number,secret\nShe rang.,north,Write to {MAIL},A1,x\nHe rang.,south,fine,A1,y\nOk.,,,B2,z\n"
+    )
+    rules.write_text("extends: default\ndata:\n  columns: {clinic: keep, note: scrub, number: hash, secret: drop}\n")
+    call = ["scrub", str(data), "--policy", str(rules), "--output", str(output), "--home", str(tmp_path / "home")]
+    assert cli.main(call) == 0
+    first, second, third = lines(output)
+    assert [row["clinic"] for row in (first, second, third)] == ["north", "south", ""]
+    assert [first["note"], second["note"], third["note"]] == ["Write to <EMAIL_ADDRESS>", "fine", ""]
+    assert first["number"] == second["number"] != third["number"]
+    assert "A1" not in output.read_text()
+    assert all("secret" not in row for row in (first, second, third))
+    assert stat.S_IMODE((tmp_path / "home" / "keys" / "scrub.key").stat().st_mode) == 0o600
+
+
+def test_a_column_that_is_not_there_is_named(tmp_path, capsys):
+    data, rules = tmp_path / "people.csv", tmp_path / "rules.yaml"
+    data.write_text("text,clinic\nShe rang.,north\n")
+    rules.write_text("extends: default\ndata:\n  columns: {ward: keep}\n")
+    assert cli.main(["scrub", str(data), "--policy", str(rules), "--output", str(tmp_path / "out.jsonl")]) == 2
+    assert "ward" in capsys.readouterr().err
+
+
+def test_a_sample_for_review_and_back(notes, tmp_path, capsys):
+    output = tmp_path / "out.jsonl"
+    call = ["scrub", str(notes), "--text-column", "body", "--output", str(output), "--sample", "2", "--json"]
+    assert cli.main(call) == 0
+    page = tmp_path / "out.jsonl.review.html"
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["review"] == str(page)
+    assert stat.S_IMODE(page.stat().st_mode) == 0o600
+    ticks = tmp_path / "ticks.json"
+    records = [{"found": 2, "read": True, "wrong": [0], "missed": []}]
+    ticks.write_text(json.dumps({"kind": "hushtune review/1", "digest": "d", "records": records}))
+    assert cli.main(["recall", str(ticks), "--json"]) == 0
+    content = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (content["precision"], content["recall"]) == (0.5, 1.0)
+    assert cli.main(["recall", str(ticks)]) == 0
+    assert "1 wrong" in capsys.readouterr().out

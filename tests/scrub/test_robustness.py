@@ -1,0 +1,263 @@
+"""Hostile and odd texts: no crash, no runaway time, offsets that fit, and sentinels that surface nowhere."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import logging
+import time
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import cli
+from pipeline import corpus as corpora
+from pipeline import policy as policies
+from pipeline.errors import HushtuneError, InputError
+from pipeline.policy import Policy
+from pipeline.scrub import Detector, Span, _shards, detect, export, scrub
+from pipeline.scrub.recall import covered
+
+SENTINEL = "quux4711"
+
+
+@pytest.fixture(scope="module")
+def fast(policy: Policy) -> Detector:
+    return detect.load(policy.scrub.model_copy(update={"detector": "fast"}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" * 60_000,
+        "A" * 60_000,
+        "1" * 60_000,
+        " " * 60_000,
+        "\n" * 60_000,
+        "A " * 30_000,
+        "A. " * 20_000,
+        "a.a." * 15_000,
+        "1 2 " * 15_000,
+        "1-2-" * 15_000,
+        "x@" * 30_000,
+        "Mr Mr " * 10_000,
+        "Ann, " * 12_000,
+        "a=b&" * 15_000,
+        "http://" * 9_000,
+        "((((1" * 12_000,
+        "é́" * 30_000,
+        "-----BEGIN PRIVATE KEY-----\n" * 2_000,
+        "שלום " * 12_000,
+    ],
+    ids=lambda text: repr(text[:8]),
+)
+def test_no_text_takes_runaway_time(fast: Detector, text: str) -> None:
+    started = time.process_time()
+    (spans,) = fast.find([text])
+    assert time.process_time() - started < 20
+    assert all(0 <= span.start < span.end <= len(text) for span in spans)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.text(st.one_of(st.characters(), st.sampled_from("AaZz .,\n@:/0159-<>#éßİ👩\u200d\u202e\u0301")), max_size=200))
+def test_any_text_gets_spans_that_fit_and_stays_whole_outside_them(fast: Detector, text: str) -> None:
+    (spans,) = fast.find([text])
+    ends = [place for span in spans for place in (span.start, span.end)]
+    assert ends == sorted(ends)
+    assert all(0 <= span.start < span.end <= len(text) for span in spans)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "<p>Mail <b>{}</b><br>now</p>",
+        '<a href="mailto:{}">write</a>',
+        "> > On Monday she wrote:\n> > to {} please",
+        "כתבו אל {} תודה",
+        "اكتب إلى {} شكرا",
+        "\u202eecart {} \u202c",
+        "👩‍👩‍👧‍👦🏽 {} 🎈",
+        "e\u0301te\u0301 {}",
+        "-----Original Message-----\r\nFrom: {}\r\nSent: Monday",
+    ],
+)
+def test_markup_quotes_directions_and_marks_hide_no_address(detector: Detector, frame: str) -> None:
+    value = "zoe.ohara@example.org"
+    text = frame.format(value)
+    start = text.index(value)
+    assert covered(text, Span(start, start + len(value), "", 1), detector.find([text])[0])
+
+
+@pytest.mark.slow
+def test_a_record_of_ten_megabytes_is_scrubbed(tmp_path: Path, policy: Policy) -> None:
+    line = "We met on the way and spoke of the weather, which was fine. Write to ann{}@example.org soon.\n"
+    text = "".join(line.format(number) for number in range(105_000))
+    assert len(text) > 10_000_000
+    data = tmp_path / "data.jsonl"
+    data.write_text(json.dumps({"text": text}) + "\n")
+    quick = policy.override(scrub__detector="fast", scrub__rescan="off")
+    corpus = corpora.read(data, quick, tmp_path / "corpus")
+    scrubbed = scrub(corpus, quick, tmp_path / "scrubbed", probes=None, workers=1)
+    assert scrubbed.entities["EMAIL_ADDRESS"] == 105_000
+    (record,) = corpora.load_records(scrubbed.folder / "records.jsonl")
+    assert "@example" not in record.parts[0].text
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+_LINES = st.one_of(
+    st.binary(max_size=60),
+    _JSON.map(lambda content: json.dumps(content).encode()),
+    st.builds(lambda text: json.dumps({"text": text}).encode(), _JSON),
+    st.builds(lambda text, cut: json.dumps({"text": text}).encode()[:cut], st.text(max_size=20), st.integers(0, 30)),
+)
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".txt", ".parquet"])
+def test_malformed_files_are_refused_by_name_or_read_whole(tmp_path_factory, policy: Policy, ending: str) -> None:
+    @settings(max_examples=250, deadline=None)  # of up to ten lines, in four formats: some 5,000 lines in all
+    @given(st.lists(_LINES, max_size=10))
+    def check(lines: list[bytes]) -> None:
+        folder = tmp_path_factory.mktemp("malformed")
+        data = folder / f"data{ending}"
+        data.write_bytes(b"\n".join(lines))
+        refused, corpus = "", None
+        try:
+            corpus = corpora.read(data, policy, folder / "corpus")
+        except InputError as error:
+            refused = str(error)
+        if corpus is None:
+            assert str(data) in refused
+            assert not (folder / "corpus").exists()
+            assert not (folder / "corpus.partial").exists()
+        else:
+            kept = sum(1 for _ in corpora.load_records(corpus.folder / "records.jsonl"))
+            assert kept == corpus.records > 0
+            if ending == ".jsonl":  # every line that holds something is a record or a counted refusal
+                filled = sum(bool(line.decode(errors="replace").strip()) for line in b"\n".join(lines).split(b"\n"))
+                assert corpus.records + sum(corpus.refused.values()) == filled
+
+    check()
+
+
+# --- the sentinel ----------------------------------------------------------------------------------------------------
+
+
+def _write(path: Path, rows: list[dict]) -> Path:
+    """The rows in the format of the path's ending."""
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".parquet"):
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        return path
+    if name.endswith(".jsonl"):
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+    elif name.endswith(".csv"):
+        cells = [list(rows[0]), *(list(row.values()) for row in rows)]
+        text = "".join(",".join('"{}"'.format(str(cell).replace('"', '""')) for cell in line) + "\n" for line in cells)
+    else:
+        text = "\n\n".join(row["text"] for row in rows)
+    path.write_bytes(gzip.compress(text.encode()) if path.name.endswith(".gz") else text.encode())
+    return path
+
+
+_SHAPES: dict[str, list[dict]] = {
+    "text": [{"id": f"{SENTINEL}i", "unit": f"{SENTINEL}u", "text": f"about {SENTINEL} and {SENTINEL}@example.org"}],
+    "completion": [{"id": "1", "unit": "u", "prompt": f"say {SENTINEL}", "completion": f"so {SENTINEL}"}],
+    "chat": [{"id": "1", "unit": "u", "messages": [{"role": "user", "content": f"hear {SENTINEL}"}]}],
+}
+
+
+class Broken:
+    """A detector that fails as libraries do: with the text in its error."""
+
+    name = "broken"
+
+    def find(self, texts: list[str]) -> list[list[Span]]:
+        raise ValueError(f"cannot read {texts[0]!r}")
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz", ".csv", ".parquet", ".txt"])
+@pytest.mark.parametrize("shape", list(_SHAPES))
+@pytest.mark.parametrize("broken", ["read", "detect", "replace", "export", "nothing"])
+def test_a_sentinel_in_any_field_surfaces_nowhere_whatever_fails(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    ending: str,
+    shape: str,
+    broken: str,
+) -> None:
+    if ending == ".txt" and shape != "text":
+        pytest.skip("plain text has no columns")
+    caplog.set_level(logging.DEBUG)
+    rows = _SHAPES[shape]
+    if ending == ".csv":
+        rows = [{key: json.dumps(cell) if isinstance(cell, list) else cell for key, cell in row.items()} for row in rows]
+    inputs, outputs = tmp_path / "in", tmp_path / "out"
+    inputs.mkdir(), outputs.mkdir()
+    data = _write(inputs / f"data{ending}", rows)
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(f"failed at {rows}")
+
+    if broken == "read":
+        if ending == ".parquet":
+            data.write_bytes(data.read_bytes()[:-20])
+        elif ending == ".jsonl":
+            data.write_bytes(data.read_bytes() + f'{{"text": "{SENTINEL}'.encode())
+        else:
+            data.write_bytes(data.read_bytes() + b"\xff\xfe" + SENTINEL.encode())
+    elif broken == "detect":
+        monkeypatch.setattr(_shards, "load", lambda scrub: Broken())
+    elif broken == "replace":
+        monkeypatch.setattr(_shards, "replace", fail)
+    elif broken == "export":
+        monkeypatch.setattr("pipeline.scrub.stage.to_line", fail)
+    else:
+        monkeypatch.setattr(_shards, "load", lambda scrub: detect.load(scrub))
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("extends: default\nscrub: {detector: fast, rescan: 'off', deny: [" + SENTINEL + "]}\n")
+    spans = outputs / "spans.jsonl"
+    call = ["scrub", str(data), "--policy", str(rules), "--output", str(outputs / "out.jsonl"), "--spans", str(spans), "--json"]
+    printed, complained = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complained):
+        code = cli.main(call)
+    seen = printed.getvalue() + complained.getvalue() + caplog.text
+    assert "Traceback" not in seen
+    assert SENTINEL not in seen
+    if broken == "nothing":
+        assert code == 0
+        written = json.loads((outputs / "out.jsonl").read_text())
+        named = {key: written.pop(key) for key in ("id", "unit")}
+        assert SENTINEL not in json.dumps(written)
+        assert (SENTINEL in json.dumps(named)) == (shape == "text" and ending != ".txt")  # ids and units are kept as they are
+        assert {one.name for one in outputs.iterdir()} == {"out.jsonl", "spans.jsonl"}
+    else:
+        assert code in (1, 2)
+        assert list(outputs.iterdir()) == []
+
+
+def test_the_search_would_see_a_sentinel(tmp_path: Path) -> None:
+    """The control: a library's own error does quote the text."""
+    with pytest.raises(ValueError, match=SENTINEL):
+        Broken().find([SENTINEL])
+    assert SENTINEL in _write(tmp_path / "data.jsonl", _SHAPES["chat"]).read_text()
+
+
+def test_a_stage_error_names_a_kind_and_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = policies.load("default").override(scrub__rescan="off")
+    data = _write(tmp_path / "data.jsonl", _SHAPES["text"])
+    corpus = corpora.read(data, policy, tmp_path / "corpus")
+    monkeypatch.setattr(_shards, "load", lambda scrub: Broken())
+    with pytest.raises(HushtuneError) as caught:
+        export(scrub(corpus, policy, tmp_path / "scrubbed", probes=None, workers=1), corpus.shape, tmp_path / "o.jsonl")
+    assert SENTINEL not in f"{caught.value!r}{caught.value.__cause__!r}{caught.value.__context__!r}"
