@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline import models
-from pipeline.audit import canary, membership, records, utility
+from pipeline.audit import canary, extraction, members, records, utility
 from pipeline.audit.figures import Figure, Series
 from pipeline.audit.scoring import Labelled, score
 from pipeline.canaries import SCORE, Manifest, Planted
 from pipeline.corpus import Part, Record
 from pipeline.folders import Progress
 from pipeline.policy import Policy
-from pipeline.train.examples import encode
+from pipeline.train.examples import Example, encode
 
 if TYPE_CHECKING:
     from pipeline.train.loop import Trained
@@ -35,15 +35,16 @@ class Attack:
         self._done = self._total = 0
         with self._timed("load"):
             self._model, tokenizer = models.with_adapter(trained.base, trained.adapter)
-            sizes = policy.audit.membership_records, policy.audit.utility_records
+            self._tokenizer = tokenizer
+            inside = max(policy.audit.membership_records, policy.audit.extraction_records)
+            outside = max(inside, policy.audit.utility_records)
             by_person = trained.mechanism.unit == "person"
-            self._drawn = records.draw(planted, manifest, sizes[0], max(sizes), self._rng("records"), by_person=by_person)
+            self._drawn = records.draw(planted, manifest, inside, outside, self._rng("records"), by_person=by_person)
             planted_examples = encode(_as_records(manifest), tokenizer, policy.data.max_tokens)
             self._start = planted_examples[0].input_ids[0]
             self._canaries = canary.sequences(manifest, self._start)
             self._sides = canary.choose(manifest, policy.audit.exposure_canaries, self._rng("exposure"))
-            members = encode(self._drawn.members, tokenizer, policy.data.max_tokens)
-            held_out = encode(self._drawn.held_out, tokenizer, policy.data.max_tokens)
+            inside, outside = (encode(side, tokenizer, policy.data.max_tokens) for side in self._drawn.sides)
         self._conditions = {
             "manifest_sealed": True,  # or the audit would have stopped
             "score_as_sealed": manifest.score == SCORE,
@@ -57,10 +58,11 @@ class Attack:
             == planted.train_units
             == self._drawn.real_units + len(manifest.canaries),
         }
-        self._score([*self._canaries, *members, *held_out])
+        self._score(inside, outside)
 
-    def _score(self, sequences: list[Labelled]) -> None:
-        """Run base and tuned model over everything that is scored."""
+    def _score(self, inside: list[Example], outside: list[Example]) -> None:
+        """Run base and tuned model over the canaries and both sides' records, once each."""
+        sequences: list[Labelled] = [*self._canaries, *inside, *outside]
         nodes = sum(math.prod(map(len, self._manifest.alphabet[:depth])) for depth in range(1, len(self._manifest.alphabet)))
         self._tree_tokens = nodes
         ranked = sum(map(len, self._sides))
@@ -69,15 +71,18 @@ class Attack:
             with self._model.disable_adapter():
                 base = score(self._model, sequences, tick=self._ticker("scores of the base model"))
             self._model.merge_adapter()  # same weights, summed once instead of at every token
-            tuned = score(self._model, sequences, tick=self._ticker("scores of the tuned model"))
-        first, second = len(self._canaries), len(self._canaries) + len(self._drawn.members)
-        cuts = [range(first), range(first, second), range(second, len(sequences))]
-        self._base = [base.pick(list(cut)) for cut in cuts]
-        self._tuned = [tuned.pick(list(cut)) for cut in cuts]
+            tuned = score(self._model, sequences, detailed=True, tick=self._ticker("scores of the tuned model"))
+        first, second = len(self._canaries), len(self._canaries) + len(inside)
+        self._base, self._tuned = base.pick(range(first)), tuned.pick(range(first))
+        cuts = range(first, second), range(second, len(sequences))
+        self._members, self._held_out = (
+            members.Side(records, examples, tuned.pick(cut), base.pick(cut))
+            for records, examples, cut in zip(self._drawn.sides, (inside, outside), cuts, strict=True)
+        )
 
     def canaries(self) -> tuple[list[Figure], Series]:
         """Lower bound on ε from one run."""
-        scores = canary.score_difference(self._tuned[0], self._base[0])
+        scores = canary.score_difference(self._tuned, self._base)
         spent, delta = self._trained.epsilon, self._trained.delta
         figures = canary.epsilon_figures(self._manifest, scores, spent, delta, self._conditions, self.seconds["scoring"])
         coins = np.array([one.included for one in self._manifest.canaries])
@@ -105,47 +110,29 @@ class Attack:
         return figures, series
 
     def membership(self) -> tuple[list[Figure], Series]:
-        """Loss and ratio attacks on real records, and the splitter check that they rest on."""
+        """Six attacks on real records, the strongest of them, and the splitter check that they rest on."""
         with self._timed("membership"):
-            return self._membership()
+            most = self._policy.audit.membership_records
+            sides = self._members.first(most), self._held_out.first(most)
+            rng, repeated = self._rng("membership"), self._drawn.repeated
+            return members.attack(*sides, self._tokenizer.decode, repeated=repeated, alpha=self._alpha, rng=rng)
 
-    def _membership(self) -> tuple[list[Figure], Series]:
-        most = self._policy.audit.membership_records
-        outside = self._drawn.held_out[:most]
-        inside = self._drawn.members
-        rng = self._rng("membership")
-        if not inside or not outside:
-            return [], {}
-        sides = [records.groups(inside), records.groups(outside)]
-        blind = records.blind(inside, outside, rng)
-        pair = _samples(blind, sides)
-        check = membership.measure("splitter", *pair, conditions={}, alpha=self._alpha, rng=rng, method=records.METHOD)[0]
-        conditions = {"split_by_chance": check.low is not None and check.low <= records.TOLERANCE}
-        figures: list[Figure] = [check]
-        series: Series = {}
-        for attack in ("loss", "ratio"):
-            first, second = (membership.attack_scores(attack, self._tuned[side], self._base[side]) for side in (1, 2))
-            scores = np.concatenate([first, second[: len(outside)]])
-            pair = _samples(scores, sides)
-            if not np.isfinite(scores).all():
-                figures.append(_broken(f"membership.{attack}.auc", len(scores)))
-                continue
-            method = f"{membership.METHODS[attack]}; {self._drawn.repeated:,} records of repeated texts left out"
-            figures += membership.measure(attack, *pair, conditions=conditions, alpha=self._alpha, rng=rng, method=method)
-            grid = np.geomspace(1 / len(outside), 1, 40)
-            value, low, high = membership.roc_band(*pair, grid, self._alpha, rng)
-            series[f"membership.{attack}.roc"] = [list(point) for point in zip(grid.tolist(), value, strict=True)]
-            series[f"membership.{attack}.roc_band"] = [list(p) for p in zip(grid.tolist(), low, high, strict=True)]
-        return figures, series
+    def extraction(self) -> tuple[list[Figure], Series]:
+        """What greedy decoding and sampling give of training records, beside records that were never trained on."""
+        with self._timed("extraction"):
+            rules, most = self._policy.audit, self._policy.audit.extraction_records
+            sides = ((side.examples, side.tuned) for side in (self._members.first(most), self._held_out.first(most)))
+            note = f"{self._drawn.repeated:,} records of repeated texts left out"
+            lengths = {"prefix": rules.prefix_tokens, "suffix": rules.suffix_tokens}
+            return extraction.measure(*sides, **lengths, alpha=self._alpha, note=note), {}
 
     def utility(self) -> tuple[list[Figure], Series]:
         """Perplexity and accuracy on held-out records, before and after."""
-        most = min(self._policy.audit.utility_records, len(self._drawn.held_out))
-        base, tuned = self._base[2].pick(range(most)), self._tuned[2].pick(range(most))
-        if not base.tokens.sum():
+        side = self._held_out.first(self._policy.audit.utility_records)
+        if not side.base.tokens.sum():
             return [], {}
-        groups = records.groups(self._drawn.held_out[:most])
-        return utility.measure(base, tuned, groups, alpha=self._alpha, rng=self._rng("utility")), {}
+        groups = records.groups(side.records)
+        return utility.measure(side.base, side.tuned, groups, alpha=self._alpha, rng=self._rng("utility")), {}
 
     def _rng(self, purpose: str) -> np.random.Generator:
         """A generator of its own for each purpose, seeded from the sealed manifest: nobody can choose a lucky draw."""
@@ -167,16 +154,6 @@ class Attack:
 
 def _as_records(manifest: Manifest) -> list[Record]:
     return [Record(one.id, one.id, (Part("text", one.text),)) for one in manifest.canaries]
-
-
-def _samples(scores: np.ndarray, sides: list[np.ndarray]) -> tuple[membership.Sample, membership.Sample]:
-    first = len(sides[0])
-    return membership.Sample(scores[:first], sides[0]), membership.Sample(scores[first:], sides[1])
-
-
-def _broken(name: str, n: int) -> Figure:
-    conditions = {"scores_finite": False}
-    return Figure(name=name, value=0.0, n=n, method="not measured", conditions=conditions, resolvable=False)
 
 
 def _finite(values: np.ndarray) -> list[float]:

@@ -26,6 +26,11 @@ class Drawn:
     repeated: int
     real_units: int
 
+    @property
+    def sides(self) -> tuple[list[Record], list[Record]]:
+        """Members and held-out records."""
+        return self.members, self.held_out
+
 
 def draw(
     planted: Planted, manifest: Manifest, members: int, held_out: int, rng: np.random.Generator, *, by_person: bool

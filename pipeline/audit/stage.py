@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline.scrub import Scrubbed
     from pipeline.train.loop import Trained
 
-_VERSION = "audit/2"
+_VERSION = "audit/3"
 
 
 def audit(
@@ -73,7 +73,7 @@ def _audit(
     attack = Attack(planted, trained, manifest, policy, progress)
     figures = [*_promised(trained), *_recall(scrubbed)]
     series: Series = {}
-    for part in (attack.canaries, attack.exposure, attack.membership, attack.utility):
+    for part in (attack.canaries, attack.exposure, attack.membership, attack.extraction, attack.utility):
         found, pictures = part()
         figures += found
         series |= pictures

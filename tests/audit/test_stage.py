@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from pipeline import canaries, models, policy
 from pipeline.audit import Evidence, Figure, audit, epsilon, exposure
 from pipeline.audit import stage as stages
+from pipeline.audit.signals import METHODS
 from pipeline.canaries import Planted, load_manifest, plant
 from pipeline.corpus import Part, Record, load_records, save_records
 from pipeline.errors import IntegrityError
@@ -53,6 +54,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
         data__held_out=0.4, canaries__count=128, canaries__prefix_tokens=4, canaries__guesses=64,
         gates__epsilon_bound__at_most=2.5,  # below the ceiling of 64 guesses
         audit__membership_records=120, audit__utility_records=50, audit__exposure_canaries=32,
+        audit__prefix_tokens=11, audit__suffix_tokens=4,  # the sentinel's ten letters and a word, then words of its own
     )  # fmt: skip
     texts = [f"{SENTINEL} {tiny.sentence(i, 5)}" for i in range(300)]
     (folder / "scrubbed").mkdir()
@@ -122,7 +124,9 @@ NAMES = {
     "epsilon.lower_bound", "epsilon.reachable", "epsilon.claim_p", "epsilon.correct_guesses",
     "exposure.family_p", "exposure.mean_p", "exposure.mean_bits", "exposure.max_bits", "exposure.control_mean_bits",
     "exposure.control_p", "membership.splitter.auc",
-    *(f"membership.{attack}.{figure}" for attack in ("loss", "ratio") for figure in ("auc", "tpr_at_1", "tpr_at_01")),
+    *(f"membership.{attack}.{figure}" for attack in METHODS for figure in ("auc", "tpr_at_1", "tpr_at_01")),
+    "membership.worst.auc",
+    *(f"extraction.{way}{side}" for way in ("greedy", "discoverable", "either") for side in ("", "_control", "_excess")),
     *(f"utility.{name}" for name in ("base_perplexity", "perplexity", "perplexity_ratio", "base_accuracy", "accuracy")),
 }  # fmt: skip
 
@@ -153,8 +157,10 @@ def test_a_model_that_memorised_is_caught_by_every_attack(leaky: tuple[Trained, 
     assert figures["exposure.family_p"].value < 0.01
     assert figures["exposure.mean_bits"].value > 8
     assert figures["exposure.control_mean_bits"].value < 4
-    for attack in ("loss", "ratio"):
-        assert figures[f"membership.{attack}.auc"].low > 0.7
+    for attack in METHODS:
+        assert figures[f"membership.{attack}.auc"].low > 0.6
+    assert figures["membership.worst.auc"].low > 0.7
+    assert figures["extraction.either_excess"].low > 0.1
 
 
 def test_a_model_that_learned_nothing_shows_nothing(quiet: tuple[Trained, Evidence]) -> None:
@@ -162,21 +168,23 @@ def test_a_model_that_learned_nothing_shows_nothing(quiet: tuple[Trained, Eviden
     assert figures["epsilon.lower_bound"].value < 1.5
     assert figures["exposure.family_p"].value > 1e-3
     assert figures["exposure.mean_p"].value > 1e-3
-    assert figures["membership.ratio.auc"].low < 0.6
+    assert figures["membership.worst.auc"].low < 0.6
+    assert figures["extraction.either"].value == figures["extraction.either_control"].value == 0
 
 
 def test_the_gates_reject_the_model_that_memorised(line: Line, leaky: tuple[Trained, Evidence]) -> None:
     verdict = judge(line.rules, leaky[1])
     failed = {gate.name for gate in verdict.gates if not gate.passed}
     assert verdict.status == "rejected"
-    assert {"epsilon_bound", "exposure", "membership"} <= failed
+    assert {"epsilon_bound", "exposure", "membership", "extraction"} <= failed
     bound, limit = leaky[1].figures["epsilon.lower_bound"], line.rules.gates["epsilon_bound"].at_most
     assert limit < bound.value <= bound.ceiling  # the audit had the power to show it
 
 
 def test_the_bounds_that_gates_judge_are_there(quiet: tuple[Trained, Evidence], leaky: tuple[Trained, Evidence]) -> None:
     for _, evidence in (quiet, leaky):
-        for name in ("membership.loss.auc", "membership.ratio.auc", "membership.splitter.auc", "utility.perplexity_ratio"):
+        judged = "membership.worst.auc", "extraction.either_excess", "membership.splitter.auc", "utility.perplexity_ratio"
+        for name in judged:
             assert evidence.figures[name].low <= evidence.figures[name].value <= evidence.figures[name].high
         figure = evidence.figures["epsilon.lower_bound"]
         assert figure.ceiling == evidence.figures["epsilon.reachable"].value == epsilon.one_run_epsilon(128, 64, 64, 1e-4)
@@ -309,4 +317,4 @@ def test_a_diverged_adapter_fails_its_gates_instead_of_stopping_the_audit(line: 
     made = made.model_copy(update={"adapter_digest": digest_folder(made.adapter)})
     evidence = audit(line.planted, made, line.scrubbed, line.rules, tmp_path / "evidence")
     failed = {gate.name for gate in judge(line.rules, evidence).gates if not gate.passed}
-    assert {"epsilon_bound", "exposure", "membership", "utility"} <= failed
+    assert {"epsilon_bound", "exposure", "membership", "extraction", "utility"} <= failed
