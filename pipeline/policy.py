@@ -186,6 +186,8 @@ class Audit(Section):
     extraction_records: int = Field(500, ge=20, description="training records, and as many never trained on, to be extracted")
     prefix_tokens: int = Field(16, ge=1, description="tokens of a record that the extracting attacker knows at least")
     suffix_tokens: int = Field(16, ge=4, description="tokens that count as extracted when all of them come out")
+    samples: int = Field(256, ge=1, description="texts drawn freely from the model and searched for removed values")
+    games_values: int = Field(100, ge=1, description="removed values, and as many never trained on, to be reconstructed")
 
 
 class Gate(Section):

@@ -7,12 +7,13 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline import models
-from pipeline.audit import canary, extraction, members, records, utility
+from pipeline.audit import canary, extraction, games, members, records, removed, sampler, utility
 from pipeline.audit.figures import Figure, Series
 from pipeline.audit.scoring import Labelled, score
 from pipeline.canaries import SCORE, Manifest, Planted
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 class Attack:
     """The model, the drawn records and all their scores; then one method an attack."""
 
-    def __init__(self, planted: Planted, trained: Trained, manifest: Manifest, policy: Policy, progress: Progress) -> None:
+    def __init__(
+        self, planted: Planted, trained: Trained, manifest: Manifest, policy: Policy, progress: Progress,
+        sources: tuple[Path, Path] | None = None,
+    ) -> None:  # fmt: skip
         self.seconds: dict[str, float] = {}
         self._trained, self._manifest, self._policy, self._progress = trained, manifest, policy, progress
         self._alpha = policy.audit.alpha
@@ -45,6 +49,13 @@ class Attack:
             self._canaries = canary.sequences(manifest, self._start)
             self._sides = canary.choose(manifest, policy.audit.exposure_canaries, self._rng("exposure"))
             inside, outside = (encode(side, tokenizer, policy.data.max_tokens) for side in self._drawn.sides)
+            self._removed, self._targets = None, []
+            if sources:
+                rng = self._rng("removed values")
+                self._removed = removed.gather(*sources, *self._drawn.ids, rng, by_person=by_person)
+                played = policy.audit.games_values
+                self._targets = games.targets(self._removed, tokenizer, policy.data.max_tokens, played, rng)
+        self.findings: list[dict[str, str | int]] = []
         self._conditions = {
             "manifest_sealed": True,  # or the audit would have stopped
             "score_as_sealed": manifest.score == SCORE,
@@ -67,6 +78,9 @@ class Attack:
         self._tree_tokens = nodes
         ranked = sum(map(len, self._sides))
         self._total = 2 * sum(len(sequence.input_ids) for sequence in sequences) + ranked * nodes
+        if self._removed:
+            self._total += self._policy.audit.samples * self._policy.data.max_tokens
+            self._total += sum(target.packed.tokens for side in self._targets for target in side)
         with self._timed("scoring"):
             with self._model.disable_adapter():
                 base = score(self._model, sequences, tick=self._ticker("scores of the base model"))
@@ -125,6 +139,25 @@ class Attack:
             note = f"{self._drawn.repeated:,} records of repeated texts left out"
             lengths = {"prefix": rules.prefix_tokens, "suffix": rules.suffix_tokens}
             return extraction.measure(*sides, **lengths, alpha=self._alpha, note=note), {}
+
+    def games(self) -> tuple[list[Figure], Series]:
+        """Values that scrubbing removed: left elsewhere, written freely, reconstructed at their place, told from others."""
+        if not self._removed:
+            return [], {}
+        with self._timed("games"):
+            figures = removed.figures(self._removed)
+            if not np.isfinite(self._members.tuned.totals).all():
+                return figures, {}  # a model that diverged cannot be sampled from
+            rules, end = self._policy, self._tokenizer.eos_token_id
+            tick = self._ticker("free sampling")
+            count, length = rules.audit.samples, rules.data.max_tokens
+            drawn = sampler.sample(self._model, self._start, end, count, length, self._rng("sampling"), tick=tick)
+            texts = [self._tokenizer.decode(ids) for ids in drawn]
+            more, series, found = games.sampled(self._removed, texts, self._alpha)
+            outcomes, error = games.play(self._model, self._targets, tick=self._ticker("removed values"))
+            most, pictures = games.figures(outcomes, error, self._alpha)
+        self.findings = games.findings(self._removed, found, outcomes[0])
+        return figures + more + most, series | pictures
 
     def utility(self) -> tuple[list[Figure], Series]:
         """Perplexity and accuracy on held-out records, before and after."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING
 from pipeline.audit.attack import Attack
 from pipeline.audit.figures import Evidence, Figure, Series, gather
 from pipeline.canaries import Manifest, Planted, load_manifest
+from pipeline.corpus import Corpus
 from pipeline.errors import IntegrityError
-from pipeline.folders import Progress, digest_folder, silent, stage, write_json
+from pipeline.folders import Progress, digest_folder, silent, stage, write_json, write_lines
 from pipeline.policy import Policy
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ def audit(
     policy: Policy,
     folder: Path,
     *,
+    corpus: Corpus | None = None,
     progress: Progress = silent,
 ) -> Evidence:
     """Attack a trained adapter and write down what was found.
@@ -36,7 +39,9 @@ def audit(
         trained: the adapter and what it cost.
         scrubbed: the scrubber's recall on planted values.
         policy: the sections `audit` and `data` are read.
-        folder: the stage's folder; holds evidence.json.
+        folder: the stage's folder; holds evidence.json, and findings.jsonl: where in the originals the values stand that a
+            game found (no text).
+        corpus: what was read. Without it, the games on removed values are not played, and their figures are absent.
         progress: told tokens run of tokens in all, and the figures `attack` and, while they are ranked, `canaries`.
 
     Returns:
@@ -54,9 +59,11 @@ def audit(
         "recall": [entity.model_dump(mode="json") for entity in scrubbed.recall],
         "audit": policy.audit.model_dump(mode="json"),
         "max_tokens": policy.data.max_tokens,
+        "originals": corpus.fingerprint if corpus else None,
     }
+    sources = (corpus.folder / "records.jsonl", scrubbed.folder) if corpus else None
     return stage(
-        folder, Evidence, inputs, lambda partial: _audit(planted, trained, scrubbed, policy, partial, folder, progress)
+        folder, Evidence, inputs, lambda partial: _audit(planted, trained, scrubbed, policy, partial, folder, sources, progress)
     )
 
 
@@ -67,17 +74,20 @@ def _audit(
     policy: Policy,
     partial: Path,
     folder: Path,
+    sources: tuple[Path, Path] | None,
     progress: Progress,
 ) -> Evidence:
     manifest = _sealed(planted, trained)
-    attack = Attack(planted, trained, manifest, policy, progress)
+    attack = Attack(planted, trained, manifest, policy, progress, sources)
     figures = [*_promised(trained), *_recall(scrubbed)]
     series: Series = {}
-    for part in (attack.canaries, attack.exposure, attack.membership, attack.extraction, attack.utility):
+    parts = attack.canaries, attack.exposure, attack.membership, attack.extraction, attack.games, attack.utility
+    for part in parts:
         found, pictures = part()
         figures += found
         series |= pictures
     evidence = gather(folder, figures, series, attack.seconds)
+    write_lines(partial / "findings.jsonl", (json.dumps(found, ensure_ascii=False) + "\n" for found in attack.findings))
     write_json(partial / "evidence.json", evidence.model_dump(mode="json", exclude={"folder"}))
     return evidence
 

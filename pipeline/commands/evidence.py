@@ -23,16 +23,18 @@ def audit(arguments: argparse.Namespace) -> int:
     from pipeline import audit as attacks
     from pipeline import gates
     from pipeline.canaries import Planted
+    from pipeline.corpus import Corpus
     from pipeline.scrub import Scrubbed
     from pipeline.train.loop import Trained
 
     folder = _audited_run(arguments.target, arguments.home)
     policy = policies.load(arguments.policy or folder / "policy.json")
     planted, scrubbed = stored(folder, "planted", Planted), stored(folder, "scrubbed", Scrubbed)
+    corpus = stored(folder, "corpus", Corpus)
     trained = stored(folder, "trained", Trained)
     fresh = private_folder(folder / "audits") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
     with watched("audit") as line:
-        evidence = attacks.audit(planted, trained, scrubbed, policy, fresh, progress=line)
+        evidence = attacks.audit(planted, trained, scrubbed, policy, fresh, corpus=corpus, progress=line)
     verdict = gates.judge(policy, evidence)
     content = {
         "run": folder.name,

@@ -76,7 +76,9 @@ def test_min_k_plus_is_the_mean_of_the_least_normalised_tokens() -> None:
         count = max(1, int(0.2 * len(each)))
         assert signals.least(signals.normalised(values, details)) == pytest.approx(each[:count].mean(), abs=2e-4)
         exact = np.stack([np.zeros(len(mean)), mean, np.ones(len(mean)), mean], 1)
-        assert signals.least(signals.normalised(chosen, exact)) == pytest.approx(np.sort(chosen - mean)[:count].mean(), abs=1e-9)
+        assert signals.least(signals.normalised(chosen, exact)) == pytest.approx(
+            np.sort(chosen - mean)[:count].mean(), abs=1e-9
+        )
         assert signals.least(chosen) == pytest.approx(np.sort(chosen)[:count].mean(), abs=1e-12)
 
 
