@@ -85,6 +85,8 @@ class _Place:
 
 def _placed(values: Sequence[Value], tokenizer: Any, max_tokens: int) -> list[_Place]:
     """Where each value would begin and end in tokens; values that training did not reach are left out."""
+    if not values:
+        return []
     variants = [_cut(value, text) for value in values for text in ("", value.text, _replacement(value))]
     encoded = encode(variants, tokenizer, max_tokens)
     alone = tokenizer([lead + value.text for value in values for lead in ("", " ")], add_special_tokens=False)["input_ids"]
