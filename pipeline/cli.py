@@ -218,3 +218,11 @@ def _bench_commands(commands) -> None:
     train.add_argument("--threads", type=int, default=2, metavar="N", help="threads of torch (default: 2)")
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: bfloat16 on a GPU (default: cpu)")
     train.add_argument("--no-memory", action="store_true", help="leave out peak memory, which takes a process a way")
+
+    audit = _add(actions, "audit", "pipeline.commands.bench:audit", "exact ranking against scoring one by one")
+    audit.add_argument(
+        "--shape", action="append", metavar="NAME", help="nano, gpt2 or smollm2-135m; may be repeated (default: nano and gpt2)"
+    )
+    audit.add_argument("--rounds", type=int, default=5, metavar="N", help="timed rounds of every way (default: 5)")
+    audit.add_argument("--threads", type=int, default=1, metavar="N", help="threads of torch (default: 1)")
+    audit.add_argument("--batches", type=int, default=8, metavar="N", help="batches of 64 scored one by one (default: 8)")
