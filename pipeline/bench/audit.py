@@ -26,7 +26,7 @@ ALPHABET, PLACES, PREFIX = 48, 3, 8
 """The standard secret: 48 candidates at each of 3 places, after a prefix of 8 tokens."""
 
 BATCH = 64
-COUNTS = (4, 8, 16, 32)
+COUNTS = (2, 4, 8, 16)
 
 Secret = tuple[tuple[int, ...], tuple[int, ...]]
 """Tokens before a secret, and its index at each place of the alphabet."""
