@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class Attack:
         self._done = self._total = 0
         with self._timed("load"):
             self._model, tokenizer = models.with_adapter(trained.base, trained.adapter)
-            self._tokenizer = tokenizer
+            self._tokenizer: Any = tokenizer
             inside = max(policy.audit.membership_records, policy.audit.extraction_records)
             outside = max(inside, policy.audit.utility_records)
             by_person = trained.mechanism.unit == "person"

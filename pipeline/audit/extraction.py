@@ -40,7 +40,7 @@ def needed(queries: int, chance: float) -> float:
     """Smallest log p_z with 1 − (1 − p_z)^queries ≥ chance.
 
     >>> round(needed(1, 0.5), 6), round(needed(1000, 0.5), 6)
-    (-0.693147, -7.274617)
+    (-0.693147, -7.274615)
     """
     return math.log(-math.expm1(math.log1p(-chance) / queries))
 

@@ -192,8 +192,8 @@ def figures(sides: Sequence[Sequence[Outcome]], error: float, alpha: float) -> t
     found: list[Figure] = []
     series: Series = {}
     for name, (method, hit) in games.items():
-        counts = [(sum(map(hit, side)), len(side)) for side in sides]
-        found += shares.figures(f"games.{name}", *counts, method, conditions, alpha)
+        trained, control = ((sum(map(hit, side)), len(side)) for side in sides)
+        found += shares.figures(f"games.{name}", trained, control, method, conditions, alpha)
         series |= by_entity(name, [[(one.value.entity, hit(one)) for one in side] for side in sides])
     return found, series
 
@@ -210,18 +210,18 @@ def sampled(removed: Removed, texts: Sequence[str], alpha: float) -> tuple[list[
     phrases = Phrases([*removed.everything, *(value.phrase for value in removed.held_out)])
     seen: set[Phrase] = set().union(*map(phrases.within, texts))
     hits = [[value.phrase in seen for value in side] for side in single]
-    counts = [(sum(side), len(side)) for side in hits]
+    trained, control = ((sum(side), len(side)) for side in hits)
     method = f"distinct removed values in {len(texts):,} texts drawn from the model, {TOP_K} likeliest tokens"
-    found = shares.figures("games.sampling", *counts, f"{method}; {_WHY}", {}, alpha)
+    found = shares.figures("games.sampling", trained, control, f"{method}; {_WHY}", {}, alpha)
     inside = [value for phrase, value in removed.everything.items() if phrase in seen]
     if removed.everything:
         share = len(inside) / len(removed.everything)
         found.append(Figure(name="games.sampling_recall", value=share, n=len(removed.everything), method=f"all {method}"))
-    if matched := sum(count for count, _ in counts):
-        chance = counts[0][1] / sum(cases for _, cases in counts)
+    if matched := trained[0] + control[0]:
+        chance = trained[1] / (trained[1] + control[1])
         found.append(
-            Figure(name="games.sampling_precision", value=counts[0][0] / matched, n=matched,
-                   low=shares.below(counts[0][0], matched, alpha), high=shares.above(counts[0][0], matched, alpha),
+            Figure(name="games.sampling_precision", value=trained[0] / matched, n=matched,
+                   low=shares.below(trained[0], matched, alpha), high=shares.above(trained[0], matched, alpha),
                    method=f"share of trained ones among {method} and found; {chance:.2f} by chance; {shares.METHOD}")
         )  # fmt: skip
     rows = [[(value.entity, hit) for value, hit in zip(*pair, strict=True)] for pair in zip(single, hits, strict=True)]

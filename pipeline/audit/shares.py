@@ -1,9 +1,9 @@
 """Shares of cases in which an attack succeeded, against those of cases that were never trained on.
 
-    >>> above(0, 300)                # nothing found: 1 − 0.05^(1/n)
-    0.009936...
-    >>> excess((9, 100), (2, 100))   # value, lower and upper bound
-    (0.07, 0.0..., 0.1...)
+    >>> round(above(0, 300), 6), round(1 - 0.05 ** (1 / 300), 6)   # nothing found
+    (0.009936, 0.009936)
+    >>> [round(number, 3) for number in excess((9, 100), (2, 100))]   # value, lower and upper bound
+    [0.07, 0.011, 0.134]
 
 All bounds are one-sided. The cases are drawn by lot from all there are, so the binomial bound of their share holds (it is a
 little wide, since they are drawn without putting back).
