@@ -125,39 +125,40 @@ class Attack:
 
     def membership(self) -> tuple[list[Figure], Series]:
         """Six attacks on real records, the strongest of them, and the splitter check that they rest on."""
+        most, repeated = self._policy.audit.membership_records, self._drawn.repeated
         with self._timed("membership"):
-            most = self._policy.audit.membership_records
             sides = self._members.first(most), self._held_out.first(most)
-            rng, repeated = self._rng("membership"), self._drawn.repeated
-            return members.attack(*sides, self._tokenizer.decode, repeated=repeated, alpha=self._alpha, rng=rng)
+            decode, rng = self._tokenizer.decode, self._rng("membership")
+            figures, series = members.attack(*sides, decode, repeated=repeated, alpha=self._alpha, rng=rng)
+        return self._stamped("membership", figures), series
 
     def extraction(self) -> tuple[list[Figure], Series]:
         """What greedy decoding and sampling give of training records, beside records that were never trained on."""
+        rules, most = self._policy.audit, self._policy.audit.extraction_records
+        note = f"{self._drawn.repeated:,} records of repeated texts left out"
+        lengths = {"prefix": rules.prefix_tokens, "suffix": rules.suffix_tokens}
         with self._timed("extraction"):
-            rules, most = self._policy.audit, self._policy.audit.extraction_records
             sides = ((side.examples, side.tuned) for side in (self._members.first(most), self._held_out.first(most)))
-            note = f"{self._drawn.repeated:,} records of repeated texts left out"
-            lengths = {"prefix": rules.prefix_tokens, "suffix": rules.suffix_tokens}
-            return extraction.measure(*sides, **lengths, alpha=self._alpha, note=note), {}
+            figures = extraction.measure(*sides, **lengths, alpha=self._alpha, note=note)
+        return self._stamped("extraction", figures), {}
 
     def games(self) -> tuple[list[Figure], Series]:
         """Values that scrubbing removed: left elsewhere, written freely, reconstructed at their place, told from others."""
         if not self._removed:
             return [], {}
+        figures = removed.figures(self._removed)
+        if not np.isfinite(self._members.tuned.totals).all():
+            return figures, {}  # a model that diverged cannot be sampled from
+        rules, end = self._policy, self._tokenizer.eos_token_id
+        count, length, tick = rules.audit.samples, rules.data.max_tokens, self._ticker("free sampling")
         with self._timed("games"):
-            figures = removed.figures(self._removed)
-            if not np.isfinite(self._members.tuned.totals).all():
-                return figures, {}  # a model that diverged cannot be sampled from
-            rules, end = self._policy, self._tokenizer.eos_token_id
-            tick = self._ticker("free sampling")
-            count, length = rules.audit.samples, rules.data.max_tokens
             drawn = sampler.sample(self._model, self._start, end, count, length, self._rng("sampling"), tick=tick)
             texts = [self._tokenizer.decode(ids) for ids in drawn]
-            more, series, found = games.sampled(self._removed, texts, self._alpha)
+            written, series, found = games.sampled(self._removed, texts, self._alpha)
             outcomes, error = games.play(self._model, self._targets, tick=self._ticker("removed values"))
-            most, pictures = games.figures(outcomes, error, self._alpha)
+            played, pictures = games.figures(outcomes, error, self._alpha)
         self.findings = games.findings(self._removed, found, outcomes[0])
-        return figures + more + most, series | pictures
+        return figures + self._stamped("games", written + played), series | pictures
 
     def utility(self) -> tuple[list[Figure], Series]:
         """Perplexity and accuracy on held-out records, before and after."""
@@ -166,6 +167,10 @@ class Attack:
             return [], {}
         groups = records.groups(side.records)
         return utility.measure(side.base, side.tuned, groups, alpha=self._alpha, rng=self._rng("utility")), {}
+
+    def _stamped(self, attack: str, figures: list[Figure]) -> list[Figure]:
+        """The figures with the seconds that their attack took."""
+        return [figure.model_copy(update={"seconds": self.seconds[attack]}) for figure in figures]
 
     def _rng(self, purpose: str) -> np.random.Generator:
         """A generator of its own for each purpose, seeded from the sealed manifest: nobody can choose a lucky draw."""
