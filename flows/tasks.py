@@ -99,7 +99,7 @@ def scrub(line: Line, run: Run, rules: Policy, corpus: Corpus, probes: Path | No
 def plant(line: Line, run: Run, rules: Policy, scrubbed: Scrubbed, base: Base) -> Planted:
     """Hold records out, flip the canaries' coins, and seal the manifest."""
     planted = plant_canaries(scrubbed, base, rules, run.folder / "planted", progress=line)
-    line.say(f"{planted.included} of {planted.canaries} planted, {planted.held_out_records:,} records held out")
+    line.say(f"{planted.secrets} canaries drawn, {planted.held_out_records:,} records held out")
     return planted
 
 
@@ -120,6 +120,7 @@ def reserve(line: Line, run: Run, rules: Policy, planted: Planted, base: Base) -
         delta=mechanism.delta,
         policy_digest=rules.digest,
         unit=mechanism.unit,
+        manifest=planted.manifest_digest,
     )
     write_json(run.folder / "claim.json", claim.model_dump(mode="json"))
     write_json(run.folder / "mechanism.json", mechanism.model_dump(mode="json"))
@@ -161,7 +162,10 @@ def audit(
     line: Line, run: Run, rules: Policy, corpus: Corpus, scrubbed: Scrubbed, planted: Planted, trained: Trained
 ) -> Evidence:
     """Attack the candidate."""
-    evidence = attacks.audit(planted, trained, scrubbed, rules, run.folder / "evidence", corpus=corpus, progress=line)
+    registered = planted.manifest_digest in Ledger(run.home).manifests(run.id)
+    evidence = attacks.audit(
+        planted, trained, scrubbed, rules, run.folder / "evidence", registered=registered, corpus=corpus, progress=line
+    )
     line.say(f"{len(evidence.figures)} figures")
     rows = [
         {"figure": name, "value": figure.value, "low": figure.low, "high": figure.high, "n": figure.n}

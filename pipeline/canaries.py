@@ -1,58 +1,58 @@
-"""Canaries: random secrets, half of them planted by fair coins, that show afterwards what the model remembers.
+"""Canaries: secrets that are in or out of training by fair coins, and show afterwards what the model remembers.
 
-A canary is a record of random words, `prefix` then `secret`. Each position of the secret has its own alphabet of candidate
-tokens, so that the exact rank of the true secret among all candidates can be computed. The manifest (texts, coins, number of
-guesses, score) is sealed by its digest before training, and the audit refuses a manifest that differs.
+Personal values planted before scrubbing (`scrub.probes`) measure the scrubber; random words planted after it, which it leaves
+as they are, measure the privacy of training; invented names and numbers planted after it, some of them repeated, measure what
+a miss of the scrubber would cost. The manifest (texts, coins, number of guesses, score, level, and the seed of every lot that
+the audit draws) is sealed by its digest before training: the digest goes into the ledger with the reservation, and the audit
+refuses a manifest that differs.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from pipeline._designs import PREFIX, Canary, Family, Space, Unchanged, draw
 from pipeline.corpus import Part, Record, load_records, save_records
-from pipeline.errors import InputError, IntegrityError, ModelError
+from pipeline.errors import InputError, IntegrityError
 from pipeline.folders import Progress, Value, digest, digest_file, silent, stage, write_json
 from pipeline.models import Base, load_tokenizer
 from pipeline.policy import Canaries, Policy
-from pipeline.scrub import Scrubbed
+from pipeline.scrub import Detector, Scrubbed, load
+
+__all__ = ["SCORE", "Canary", "Family", "Manifest", "Planted", "Space", "design", "load_manifest", "plant", "planted_records"]
 
 SCORE = "log-likelihood of the canary under the tuned model minus under the base model"
-_PREFIX = "hushtune-canary-"
-
-
-class Canary(Value):
-    """One canary: token ids of its prefix and secret, its text, and the fall of its coin."""
-
-    id: str
-    prefix: tuple[int, ...]
-    secret: tuple[int, ...]
-    text: str
-    included: bool
 
 
 class Manifest(Value):
-    """The sealed design. `alphabet[i]` holds the candidate token ids of position i of every secret."""
+    """The sealed design: the candidate space of each family and its canaries, the random ones first.
+
+    `guesses`, `alpha` and `score` are those of the one-run audit; `seed` (256 bits, hex) seeds every lot that the audit draws;
+    `scrubber` names the detector that left every random canary as it is, and is empty where none was asked.
+    """
 
     tokenizer: str
-    alphabet: tuple[tuple[int, ...], ...]
+    spaces: dict[Family, Space]
     canaries: tuple[Canary, ...]
     guesses: int
     alpha: float
+    seed: str
+    scrubber: str
     score: str = SCORE
 
-    @property
-    def space_size(self) -> int:
-        """Number of candidate secrets."""
-        size = 1
-        for candidates in self.alphabet:
-            size *= len(candidates)
-        return size
+    def of(self, family: Family) -> list[Canary]:
+        """The canaries of one family."""
+        return [canary for canary in self.canaries if canary.family == family]
+
+    def units(self, unit: str) -> int:
+        """Privacy units that the canaries hold, in or out: each copy is a record, and all copies of a secret are one person."""
+        return len(self.canaries) if unit == "person" else sum(canary.copies for canary in self.canaries)
 
     @property
     def digest(self) -> str:
@@ -63,7 +63,9 @@ class Manifest(Value):
 class Planted(Value):
     """The training records with the planted canaries among them, and the held-out ones.
 
-    `train_units` counts all canaries, those left out as units without records: so the mechanism does not depend on the coins.
+    `secrets` counts canaries and `secrets_included` those in training; `canaries` counts the privacy units that they hold,
+    in or out, and `included` those of them that are in training. `train_units` counts them all, those left out as units
+    without records: so the mechanism does not depend on the coins.
     """
 
     folder: Path
@@ -71,6 +73,8 @@ class Planted(Value):
     train_units: int
     held_out_records: int
     held_out_units: int
+    secrets: int
+    secrets_included: int
     canaries: int
     included: int
     manifest_digest: str
@@ -84,12 +88,13 @@ def plant(scrubbed: Scrubbed, base: Base, policy: Policy, folder: Path, *, progr
 
     Raises:
         InputError: too few units to hold any out.
-        ModelError: the tokenizer has too few plain words for the canaries' alphabets.
+        ModelError: the tokenizer does not give words back as the same tokens.
     """
     inputs = {
         "scrubbed": scrubbed.digest,
         "tokenizer": base.digest,
         "canaries": policy.canaries.model_dump(mode="json"),
+        "scrub": policy.scrub.model_dump(mode="json"),
         "held_out": policy.data.held_out,
         "unit": policy.privacy.unit,
         "alpha": policy.audit.alpha,
@@ -97,22 +102,29 @@ def plant(scrubbed: Scrubbed, base: Base, policy: Policy, folder: Path, *, progr
 
     def work(partial: Path) -> Planted:
         chance = random.SystemRandom()
-        manifest = design(policy.canaries, load_tokenizer(base), base.digest, policy.audit.alpha, chance)
+        scrubber = load(policy.scrub)
+        manifest = design(
+            policy.canaries, load_tokenizer(base), base.digest, policy.audit.alpha, chance, lambda texts: _kept(scrubber, texts)
+        ).model_copy(update={"scrubber": scrubber.name})
         units = _units(scrubbed, policy)
         out = _held_out(units, policy, chance)
-        planted = [_record(canary) for canary in manifest.canaries if canary.included]
+        planted = planted_records(manifest)
+        unit = policy.privacy.unit
         train = save_records(partial / "train.jsonl", chain(_split(scrubbed, policy, units - out), planted))
         held = save_records(partial / "held_out.jsonl", _split(scrubbed, policy, out))
         write_json(partial / "manifest.json", manifest.model_dump(mode="json"))
+        inside = manifest.model_copy(update={"canaries": tuple(c for c in manifest.canaries if c.included)}).units(unit)
         progress(len(manifest.canaries), len(manifest.canaries), planted=len(planted))
         return Planted(
             folder=folder,
             train_records=train,
-            train_units=len(units) - len(out) + len(manifest.canaries),
+            train_units=len(units) - len(out) + manifest.units(unit),
             held_out_records=held,
             held_out_units=len(out),
-            canaries=len(manifest.canaries),
-            included=len(planted),
+            secrets=len(manifest.canaries),
+            secrets_included=sum(canary.included for canary in manifest.canaries),
+            canaries=manifest.units(unit),
+            included=inside,
             manifest_digest=manifest.digest,
             digest=digest([digest_file(partial / name) for name in ("train.jsonl", "held_out.jsonl")] + [manifest.digest]),
         )
@@ -137,43 +149,42 @@ def load_manifest(planted: Planted) -> Manifest:
 
 
 def design(
-    canaries: Canaries, tokenizer: PreTrainedTokenizerBase, tokenizer_digest: str, alpha: float, chance: random.Random
+    canaries: Canaries,
+    tokenizer: PreTrainedTokenizerBase,
+    tokenizer_digest: str,
+    alpha: float,
+    chance: random.Random,
+    unchanged: Unchanged | None = None,
 ) -> Manifest:
-    """Draw alphabets, prefixes, secrets and coins.
+    """Draw spaces, texts and coins; `unchanged` says which texts the scrubber leaves as they are (None: all, unasked).
 
     Raises:
-        ModelError: the tokenizer has too few words that stand as one token each.
+        ModelError: the tokenizer does not give words back as the same tokens.
     """
-    words = _words(tokenizer)
-    if len(words) < 4 * canaries.alphabet:
-        raise ModelError(
-            f"The tokenizer has {len(words)} plain one-token words and the canaries need {4 * canaries.alphabet}: lower "
-            "canaries.alphabet and raise canaries.secret_tokens, or use another base model."
-        )
-    alphabet = tuple(tuple(sorted(chance.sample(words, canaries.alphabet))) for _ in range(canaries.secret_tokens))
-    made: list[Canary] = []
-    for _ in range(10 * canaries.count):
-        if len(made) == canaries.count:
-            break
-        prefix = tuple(chance.choice(words) for _ in range(canaries.prefix_tokens))
-        secret = tuple(chance.choice(candidates) for candidates in alphabet)
-        text = tokenizer.decode([*prefix, *secret])
-        if tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) == (*prefix, *secret):
-            included = chance.random() < 0.5
-            name = f"{_PREFIX}{len(made) + 1:04}"
-            made.append(Canary(id=name, prefix=prefix, secret=secret, text=text, included=included))
-    if len(made) < canaries.count:
-        raise ModelError("The tokenizer does not give random words back as the same tokens: use another base model.")
-    return Manifest(tokenizer=tokenizer_digest, alphabet=alphabet, canaries=tuple(made), guesses=canaries.guesses, alpha=alpha)
+    spaces, made = draw(canaries, tokenizer, chance, unchanged or (lambda texts: [True] * len(texts)))
+    return Manifest(
+        tokenizer=tokenizer_digest,
+        spaces=spaces,
+        canaries=tuple(made),
+        guesses=canaries.guesses,
+        alpha=alpha,
+        seed=f"{chance.getrandbits(256):064x}",
+        scrubber="",
+    )
 
 
-def _words(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens that are a space and a lower-case word, and that text gives back as exactly themselves."""
-    texts = {token: tokenizer.decode([token]) for token in range(len(tokenizer))}
-    plain = {t: s for t, s in texts.items() if s[:1] == " " and s[1:].isascii() and s[1:].isalpha() and s.islower()}
-    plain = {token: text for token, text in plain.items() if 4 <= len(text) <= 12}
-    back = tokenizer(list(plain.values()), add_special_tokens=False)["input_ids"] if plain else []
-    return [token for token, ids in zip(plain, back, strict=True) if list(ids) == [token]]
+def planted_records(manifest: Manifest) -> list[Record]:
+    """The records of every canary whose coin said in: one for each copy, all under the canary's own unit."""
+    return [
+        Record(canary.id if canary.copies == 1 else f"{canary.id}-{copy:02}", canary.id, (Part("text", canary.text),))
+        for canary in manifest.canaries
+        if canary.included
+        for copy in range(1, canary.copies + 1)
+    ]
+
+
+def _kept(scrubber: Detector, texts: Sequence[str]) -> list[bool]:
+    return [not spans for spans in scrubber.find(texts)]
 
 
 def _unit(record: Record, policy: Policy) -> str:
@@ -184,8 +195,8 @@ def _unit(record: Record, policy: Policy) -> str:
 def _units(scrubbed: Scrubbed, policy: Policy) -> set[str]:
     units = set()
     for record in load_records(scrubbed.folder / "records.jsonl"):
-        if record.unit.startswith(_PREFIX) or record.id.startswith(_PREFIX):
-            raise InputError(f"The data holds ids or units that begin with {_PREFIX}, which canaries use: rename them.")
+        if record.unit.startswith(PREFIX) or record.id.startswith(PREFIX):
+            raise InputError(f"The data holds ids or units that begin with {PREFIX}, which canaries use: rename them.")
         units.add(_unit(record, policy))
     return units
 
@@ -202,7 +213,3 @@ def _held_out(units: set[str], policy: Policy, chance: random.Random) -> set[str
 
 def _split(scrubbed: Scrubbed, policy: Policy, units: set[str]) -> Iterator[Record]:
     return (r for r in load_records(scrubbed.folder / "records.jsonl") if _unit(r, policy) in units)
-
-
-def _record(canary: Canary) -> Record:
-    return Record(canary.id, canary.id, (Part("text", canary.text),))

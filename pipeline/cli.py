@@ -146,9 +146,12 @@ def _data_commands(commands) -> None:
 
 
 def _evidence_commands(commands) -> None:
-    audit = _add(commands, "audit", "pipeline.commands.evidence:audit", "attack a run or a release again and judge it")
-    audit.add_argument("target", metavar="RUN|RELEASE", help="run id, release name, or folder of either")
+    audit = _add(commands, "audit", "pipeline.commands.evidence:audit", "attack a run, a release or an adapter and judge it")
+    audit.add_argument("target", nargs="?", metavar="RUN|RELEASE|ADAPTER", help="run id, release name, or folder of any")
     audit.add_argument("--policy", metavar="NAME|PATH", help="judge by this policy (default: the run's own)")
+    audit.add_argument("--run", metavar="RUN", help="for an ADAPTER: the run on whose planted records it was trained")
+    audit.add_argument("--base-model", metavar="REF", help="for an ADAPTER: its base model (default: the run's)")
+    audit.add_argument("--self-test", action="store_true", help="test the private step itself: planted faults must be caught")
 
     report = _add(commands, "report", "pipeline.commands.evidence:report", "write a run's report again")
     report.add_argument("run", metavar="RUN", help="run id or folder")

@@ -101,6 +101,7 @@ class Ledger:
         delta: float,
         policy_digest: str,
         unit: str,
+        manifest: str | None = None,
     ) -> Claim:
         """Take the whole planned mechanism out of the budget, before the first noisy step.
 
@@ -117,6 +118,7 @@ class Ledger:
             delta: the δ of that promise.
             policy_digest: SHA-256 of the resolved policy.
             unit: what the policy protects (record or person): the same for every run of a budget.
+            manifest: SHA-256 of the canary manifest, which so is fixed before the first step where a run cannot rewrite it.
 
         Raises:
             BudgetExhausted: with this run the composed ε at the lifetime δ would exceed the cap; says what is left.
@@ -125,6 +127,8 @@ class Ledger:
         """
         plan = _plan(sampling_rate, noise_multiplier, steps)
         promise = {"epsilon": epsilon, "delta": delta, "unit": unit, "policy": policy_digest, **plan.model_dump()}
+        if manifest is not None:
+            promise["manifest"] = manifest
         detail = {
             **promise,
             "alone": composed_epsilon([plan], delta),
@@ -199,6 +203,13 @@ class Ledger:
         """The running total of noisy steps recorded under a claim: where a resumed run goes on counting."""
         with self._database.read() as connection:
             return self._last(connection, claim)[1]
+
+    def manifests(self, run: str) -> set[str]:
+        """Digests of the canary manifests under which a run has reserved."""
+        with self._database.read() as connection:
+            rows = select(entries).where(entries.c.run == run, entries.c.kind == "reserve")
+            reserved = _chain.parse(connection.execute(rows).mappings())
+        return {entry.detail["manifest"] for entry in reserved if "manifest" in entry.detail}
 
     def standing(
         self, budget: str, *, lifetime: Lifetime | None = None, planned: Sequence[Spend] = (), unit: str | None = None

@@ -72,14 +72,38 @@ class Scrub(Section):
     probes: int = Field(240, ge=0, description="known personal values planted before scrubbing, to measure recall")
 
 
-class Canaries(Section):
-    """Random secrets planted after scrubbing, each in or out of training by its own fair coin."""
+_CANARIES = {
+    "small": {"count": 64, "guesses": 64, "repeated": 8},
+    "standard": {"count": 256, "guesses": 128, "repeated": 12},
+    "strong": {"count": 1000, "guesses": 500, "repeated": 24},
+}
 
-    count: int = Field(256, ge=16, le=4096)
+
+class Canaries(Section):
+    """Secrets planted after scrubbing, each in or out of training by its own fair coin."""
+
+    preset: Literal["small", "standard", "strong"] = Field(
+        "standard", description="sets count, guesses and repeated where they are not given: " + "; ".join(
+            f"{name} {', '.join(str(value) for value in sizes.values())}" for name, sizes in _CANARIES.items()
+        )
+    )  # fmt: skip
+    count: int = Field(256, ge=16, le=4096, description="random-token canaries, one copy each: they bound epsilon")
     prefix_tokens: int = Field(8, ge=1, le=32)
     secret_tokens: int = Field(3, ge=2, le=4)
-    alphabet: int = Field(48, ge=8, le=128, description="candidate tokens for each position of the secret")
+    alphabet: int = Field(48, ge=8, le=128, description="candidates for each position of the secret")
     guesses: int = Field(128, ge=2, description="guesses of the one-run audit, fixed before training: half in, half out")
+    repetitions: tuple[Annotated[int, Field(ge=1, le=64)], ...] = Field(
+        (1, 4, 16), min_length=1, description="copies of the personal-data-shaped canaries, as of values that scrubbing misses"
+    )
+    repeated: int = Field(12, ge=0, le=256, description="personal-data-shaped canaries at each number of copies; 0: none")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sized(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        sizes = _CANARIES.get(content.get("preset", "standard"), {})
+        return sizes | content
 
     @model_validator(mode="after")
     def _consistent(self) -> Canaries:
@@ -88,6 +112,10 @@ class Canaries(Section):
         if self.alphabet**self.secret_tokens < 100_000:
             raise ValueError("alphabet ** secret_tokens must be at least 100000, or exposure cannot reach its cutoff")
         return self
+
+    def units(self, unit: str) -> int:
+        """Privacy units that canaries hold, in or out: each copy is a record, and all copies of a secret are one person."""
+        return self.count + self.repeated * (len(self.repetitions) if unit == "person" else sum(self.repetitions))
 
 
 class Lifetime(Section):
@@ -188,6 +216,9 @@ class Audit(Section):
     suffix_tokens: int = Field(16, ge=4, description="tokens that count as extracted when all of them come out")
     samples: int = Field(256, ge=1, description="texts drawn freely from the model and searched for removed values")
     games_values: int = Field(100, ge=1, description="removed values, and as many never trained on, to be reconstructed")
+    control: bool = Field(
+        False, description="train a twin without privacy, in memory only, on which the attacks must see a leak; never released"
+    )
 
 
 class Gate(Section):

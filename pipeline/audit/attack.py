@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,26 +12,44 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline import models
-from pipeline.audit import canary, extraction, games, members, records, removed, sampler, utility
+from pipeline.audit import canary, control, extraction, games, members, ranking, records, removed, sampler, utility
 from pipeline.audit.figures import Figure, Series
 from pipeline.audit.scoring import Labelled, score
-from pipeline.canaries import SCORE, Manifest, Planted
+from pipeline.canaries import SCORE, Canary, Manifest, Planted, planted_records
 from pipeline.corpus import Part, Record
 from pipeline.folders import Progress
 from pipeline.policy import Policy
 from pipeline.train.examples import Example, encode
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from pipeline.audit.scoring import Scores
     from pipeline.train.loop import Trained
+
+_TWIN = 100_000
+"""Tokens that training the twin counts for in the progress."""
+
+_OF_CLAIMS = ("claim_p", "outcome")
 
 
 class Attack:
     """The model, the drawn records and all their scores; then one method an attack."""
 
     def __init__(
-        self, planted: Planted, trained: Trained, manifest: Manifest, policy: Policy, progress: Progress,
+        self,
+        planted: Planted,
+        trained: Trained,
+        manifest: Manifest,
+        policy: Policy,
+        progress: Progress,
+        *,
+        registered: bool,
+        claimed: bool = True,
         sources: tuple[Path, Path] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
+        """`registered`: the ledger holds the manifest's digest from before training; `claimed`: ε is, by a known mechanism."""
+        self._claimed = claimed
         self.seconds: dict[str, float] = {}
         self._trained, self._manifest, self._policy, self._progress = trained, manifest, policy, progress
         self._alpha = policy.audit.alpha
@@ -46,8 +63,8 @@ class Attack:
             self._drawn = records.draw(planted, manifest, inside, outside, self._rng("records"), by_person=by_person)
             planted_examples = encode(_as_records(manifest), tokenizer, policy.data.max_tokens)
             self._start = planted_examples[0].input_ids[0]
-            self._canaries = canary.sequences(manifest, self._start)
-            self._sides = canary.choose(manifest, policy.audit.exposure_canaries, self._rng("exposure"))
+            self._canaries = canary.sequences(manifest.canaries, self._start)
+            self._sides = canary.choose(manifest.of("random"), policy.audit.exposure_canaries, self._rng("exposure"))
             inside, outside = (encode(side, tokenizer, policy.data.max_tokens) for side in self._drawn.sides)
             self._removed, self._targets = None, []
             if sources:
@@ -58,6 +75,8 @@ class Attack:
         self.findings: list[dict[str, str | int]] = []
         self._conditions = {
             "manifest_sealed": True,  # or the audit would have stopped
+            "manifest_in_ledger_before_training": registered,
+            "unchanged_by_scrubber": bool(manifest.scrubber),
             "score_as_sealed": manifest.score == SCORE,
             "planted_as_drawn": self._drawn.planted_as_drawn,
             "tokens_as_trained": all(
@@ -67,17 +86,16 @@ class Attack:
             # All of them, also those left out, as units without records: n, and with it q and σ, must not tell the coins.
             "canaries_counted_as_units": trained.mechanism.units
             == planted.train_units
-            == self._drawn.real_units + len(manifest.canaries),
+            == self._drawn.real_units + manifest.units(trained.mechanism.unit),
         }
         self._score(inside, outside)
 
     def _score(self, inside: list[Example], outside: list[Example]) -> None:
         """Run base and tuned model over the canaries and both sides' records, once each."""
         sequences: list[Labelled] = [*self._canaries, *inside, *outside]
-        nodes = sum(math.prod(map(len, self._manifest.alphabet[:depth])) for depth in range(1, len(self._manifest.alphabet)))
-        self._tree_tokens = nodes
-        ranked = sum(map(len, self._sides))
-        self._total = 2 * sum(len(sequence.input_ids) for sequence in sequences) + ranked * nodes
+        self._total = 2 * sum(len(sequence.input_ids) for sequence in sequences)
+        self._total += self._cost(*self._sides) + (1 + self._policy.audit.control) * self._cost(*self._ladder())
+        self._total += self._policy.audit.control * _TWIN
         if self._removed:
             self._total += self._policy.audit.samples * self._policy.data.max_tokens
             self._total += sum(target.packed.tokens for side in self._targets for target in side)
@@ -95,33 +113,99 @@ class Attack:
         )
 
     def canaries(self) -> tuple[list[Figure], Series]:
-        """Lower bound on ε from one run."""
-        scores = canary.score_difference(self._tuned, self._base)
-        spent, delta = self._trained.epsilon, self._trained.delta
-        figures = canary.epsilon_figures(self._manifest, scores, spent, delta, self._conditions, self.seconds["scoring"])
-        coins = np.array([one.included for one in self._manifest.canaries])
+        """Lower bounds on ε from one run."""
+        scores, coins = self._one_run(self._tuned)
+        figures = self._bounds(scores, self.seconds["scoring"])
         return figures, {"epsilon.scores.planted": _finite(scores[coins]), "epsilon.scores.control": _finite(scores[~coins])}
 
     def exposure(self) -> tuple[list[Figure], Series]:
-        """Exact exposure of planted canaries and of controls."""
+        """Exposure of planted canaries and of controls: the random ones, then the personal ones by number of copies."""
+        with self._timed("exposure"):
+            rng = self._rng("checks")
+            ranked = self._rank(self._model, self._sides, rng, "exposure")
+            figures = canary.exposure_figures(ranked, self._unscored(), self._alpha, self._rng("intervals"))
+            size = ranked.space_size
+            series: Series = {
+                "exposure.planted": sorted(canary.exposures(ranked.planted, size), reverse=True),
+                "exposure.control": sorted(canary.exposures(ranked.control, size), reverse=True),
+            }
+            return figures + self._climbed(self._model, "exposure by copies", rng), series
+
+    def control(self) -> tuple[list[Figure], Series]:
+        """The same on a twin that was trained without privacy: what these attacks look like where there is a leak."""
+        if not self._policy.audit.control:
+            return [], {}
+        rng = self._rng("control")
+
+        def step(done: int, total: int, **_: float | int | str) -> None:
+            self._advance(_TWIN * done // total - _TWIN * max(0, done - 1) // total, attack="control: training a twin")
+
+        with self._timed("control"):
+            planted = encode(planted_records(self._manifest), self._tokenizer, self._policy.data.max_tokens)
+            others = encode(self._drawn.members, self._tokenizer, self._policy.data.max_tokens)
+            beside = max(1, self._trained.mechanism.expected_batch // 32)
+            twin, how = control.train(self._trained.base, planted, others, beside, self._policy, rng, progress=step)
+            scores, _ = self._one_run(score(twin, self._canaries))
+            figures = [*self._bounds(scores, 0.0), *self._climbed(twin, "control: exposure", rng)]
+        kept = [one for one in figures if not one.name.endswith((*_OF_CLAIMS, "dp_bits"))]
+        seconds = self.seconds["control"]
+        return [
+            one.model_copy(update={"name": f"control.{one.name}", "method": f"{one.method}; {how}", "seconds": seconds})
+            for one in kept
+        ], {}
+
+    def _one_run(self, tuned: Scores) -> tuple[np.ndarray, np.ndarray]:
+        """The sealed score and the coin of every random canary, [m] each."""
+        rows = [row for row, one in enumerate(self._manifest.canaries) if one.family == "random"]
+        coins = np.array([self._manifest.canaries[row].included for row in rows])
+        return canary.score_difference(tuned.pick(rows), self._base.pick(rows)), coins
+
+    def _bounds(self, scores: np.ndarray, seconds: float) -> list[Figure]:
+        trained = self._trained
+        claim = (trained.epsilon, (trained.mechanism, trained.steps)) if self._claimed else (None, None)
+        conditions = self._conditions
+        return canary.epsilon_figures(self._manifest, scores, claim[0], trained.delta, conditions, seconds, claim[1])
+
+    def _climbed(self, model: nn.Module, attack: str, rng: np.random.Generator) -> list[Figure]:
+        sides = self._ladder()
+        if not sides[0]:
+            return []
+        ranked = self._rank(model, sides, rng, attack)
+        limits = self._limits() if model is self._model else {}
+        return canary.ladder_figures(ranked, limits, self._unscored(), self._alpha, self._rng("intervals"))
+
+    def _limits(self) -> dict[int, float]:
+        """ε of a canary's copies together: one person has them all, and else they are a group of records."""
+        trained, times = self._trained, sorted({one.copies for one in self._manifest.of("personal")})
+        if not self._claimed:
+            return {}
+        if trained.mechanism.unit == "person":
+            return dict.fromkeys(times, trained.epsilon)
+        return {size: trained.epsilon if size == 1 else trained.mechanism.group_epsilon(size) for size in times}
+
+    def _ladder(self) -> tuple[list[Canary], list[Canary]]:
+        some = self._manifest.of("personal")
+        return [one for one in some if one.included], [one for one in some if not one.included]
+
+    def _rank(
+        self, model: nn.Module, sides: tuple[list[Canary], list[Canary]], rng: np.random.Generator, attack: str
+    ) -> ranking.Ranked:
         counted = 0
+        space = self._manifest.spaces[(sides[0] + sides[1])[0].family]
 
         def tick(ranked: int) -> None:
             nonlocal counted
             counted += ranked
-            self._advance(ranked * self._tree_tokens, attack="exposure", canaries=counted)
+            self._advance(ranked * ranking.tokens(space), attack=attack, canaries=counted)
 
-        with self._timed("exposure"):
-            rng = self._rng("checks")
-            ranked = canary.rank(self._model, self._manifest, *self._sides, self._start, rng, tick=tick)
-        conditions = {name: holds for name, holds in self._conditions.items() if name != "score_as_sealed"}
-        figures = canary.exposure_figures(ranked, conditions, self._alpha, self._rng("intervals"))
-        size = ranked.space_size
-        series: Series = {
-            "exposure.planted": sorted(canary.exposures(ranked.planted, size), reverse=True),
-            "exposure.control": sorted(canary.exposures(ranked.control, size), reverse=True),
-        }
-        return figures, series
+        return ranking.rank(model, space, *sides, self._start, rng, tick=tick)
+
+    def _cost(self, planted: list[Canary], control: list[Canary]) -> int:
+        every = planted + control
+        return len(every) * ranking.tokens(self._manifest.spaces[every[0].family]) if planted else 0
+
+    def _unscored(self) -> dict[str, bool]:
+        return {name: holds for name, holds in self._conditions.items() if name != "score_as_sealed"}
 
     def membership(self) -> tuple[list[Figure], Series]:
         """Six attacks on real records, the strongest of them, and the splitter check that they rest on."""
@@ -174,7 +258,7 @@ class Attack:
 
     def _rng(self, purpose: str) -> np.random.Generator:
         """A generator of its own for each purpose, seeded from the sealed manifest: nobody can choose a lucky draw."""
-        return np.random.default_rng([int(self._manifest.digest[:16], 16), zlib.crc32(purpose.encode())])
+        return np.random.default_rng([int(self._manifest.seed, 16), zlib.crc32(purpose.encode())])
 
     def _ticker(self, attack: str) -> Callable[[int], None]:
         return lambda tokens: self._advance(tokens, attack=attack)

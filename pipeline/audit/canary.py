@@ -1,107 +1,50 @@
-"""The figures that the canaries give: a lower bound on ε from all of them, exact exposure of some."""
+"""The figures that the canaries give: bounds on ε from the random ones, exposure of both families."""
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
-from torch import nn
 
-from pipeline.audit import epsilon, exposure
+from pipeline.audit import epsilon, exposure, one_run_fdp
 from pipeline.audit.figures import Figure
+from pipeline.audit.ranking import TOLERANCE, Ranked
 from pipeline.audit.resample import bootstrap, interval
-from pipeline.audit.scoring import Scores, Sequenced, Tick, ignore, workers
-from pipeline.audit.tree import CandidateTree
+from pipeline.audit.scoring import Scores, Sequenced
 from pipeline.canaries import Canary, Manifest
+from pipeline.train.mechanism import Mechanism
 
 ONE_RUN = "one-run audit, Steinke, Nasr, Jagielski 2023, Theorem 5.2; guesses and score fixed before training"
+FDP = "one-run audit of a trade-off curve, Mahloujifar, Melis, Chaudhuri 2025, Algorithm 3; same guesses"
+OUTCOMES = {-1: "violated", 0: "inconclusive", 1: "consistent"}
+"""Words for what a bound says of a claim, and their values.
 
-_TREE_TOLERANCE = 1e-3
+violated: all conditions hold, and what was claimed is refuted at the level.
+consistent: all conditions hold, it is not refuted, and an attack with every guess right would have refuted it.
+inconclusive: a condition fails, or no outcome could have refuted it.
+"""
+
 _SMALLEST_SPACE = 100_000
+_FLOOR = 0.01
 _UNLIKELY = 1e-3
 """p-value below which a validity condition that chance alone may break counts as broken."""
 
 
-@dataclass(frozen=True)
-class Ranked:
-    """Ranks of planted secrets and of controls, which were never planted, in a space of `space_size` candidates.
-
-    `error` is the largest difference in nats between tree and plain scoring, over `checked` candidates.
-    """
-
-    planted: tuple[int, ...]
-    control: tuple[int, ...]
-    space_size: int
-    error: float
-    checked: int
-    seconds: float
-
-
-def sequences(manifest: Manifest, start: int) -> list[Sequenced]:
+def sequences(canaries: Sequence[Canary], start: int) -> list[Sequenced]:
     """Every canary as it stands in training, start token, prefix, secret, with prefix and secret scored."""
-    return [Sequenced((start, *canary.prefix, *canary.secret), 1) for canary in manifest.canaries]
+    return [Sequenced((start, *canary.prefix, *canary.secret), 1) for canary in canaries]
 
 
-def choose(manifest: Manifest, count: int, rng: np.random.Generator) -> tuple[list[Canary], list[Canary]]:
+def choose(canaries: Sequence[Canary], count: int, rng: np.random.Generator) -> tuple[list[Canary], list[Canary]]:
     """Canaries to rank, by lot: up to count/2 planted ones and as many controls."""
     chosen = []
     for side in (True, False):
-        pool = [canary for canary in manifest.canaries if canary.included is side]
+        pool = [canary for canary in canaries if canary.included is side]
         picks = rng.permutation(len(pool))[: max(1, count // 2)]
         chosen.append([pool[i] for i in sorted(picks)])
     return chosen[0], chosen[1]
-
-
-def rank(
-    model: nn.Module,
-    manifest: Manifest,
-    planted: Sequence[Canary],
-    control: Sequence[Canary],
-    start: int,
-    rng: np.random.Generator,
-    *,
-    tick: Tick = ignore,
-) -> Ranked:
-    """Exact rank of each secret among all candidates after its own prefix; of the first two, some are scored plainly too.
-
-    Args:
-        model: the tuned model, in eval mode.
-        manifest: holds the alphabet.
-        planted: canaries that were trained on.
-        control: canaries that were not.
-        start: token id that begins every sequence.
-        rng: picks the candidates that are scored plainly.
-        tick: called after each canary with 1.
-    """
-    began = time.monotonic()
-    tree = CandidateTree(model, manifest.alphabet)
-    shape = [len(candidates) for candidates in manifest.alphabet]
-    every = [*planted, *control]
-
-    def one(canary: Canary) -> int:
-        index = [candidates.index(token) for candidates, token in zip(manifest.alphabet, canary.secret, strict=True)]
-        return exposure.rank_of(tree.scores((start, *canary.prefix)), index)
-
-    ranks = []
-    with workers(tree.device) as pool:
-        for found in pool.map(one, every):
-            ranks.append(found)
-            tick(1)
-    errors, checks = [], 32
-    for canary in every[:2]:
-        context = (start, *canary.prefix)
-        errors.append(tree.check(context, rng.integers(0, shape, (checks, len(shape))).tolist(), tree.scores(context)))
-    return Ranked(
-        planted=tuple(ranks[: len(planted)]),
-        control=tuple(ranks[len(planted) :]),
-        space_size=manifest.space_size,
-        error=float(np.max(errors)),
-        checked=checks * len(errors),
-        seconds=time.monotonic() - began,
-    )
 
 
 def exposures(ranks: Sequence[int], space_size: int) -> list[float]:
@@ -109,79 +52,153 @@ def exposures(ranks: Sequence[int], space_size: int) -> list[float]:
     return [exposure.exposure_bits(rank, space_size) for rank in ranks]
 
 
+def _valid(ranked: Ranked, conditions: dict[str, bool]) -> dict[str, bool]:
+    control_p = exposure.uniform_p(ranked.control, ranked.space_size) if ranked.control else 0.0
+    # What the best of them could have shown: a family p-value that cannot fall below the usual limit shows nothing.
+    able = bool(ranked.planted) and exposure.family_p([1] * len(ranked.planted), ranked.space_size) <= _FLOOR
+    space = (
+        {"tree_equals_plain_scoring": bool(ranked.error <= TOLERANCE), "space_of_100000": ranked.space_size >= _SMALLEST_SPACE}
+        if ranked.exact
+        else {"references_resolve_the_family": able}
+    )
+    return conditions | space | {"controls_uniform": control_p >= _UNLIKELY}
+
+
 def exposure_figures(ranked: Ranked, conditions: dict[str, bool], alpha: float, rng: np.random.Generator) -> list[Figure]:
-    """Family p-value, mean and largest exposure of the planted secrets, and mean exposure of the controls.
+    """Family p-value and cutoff, mean and largest exposure of the planted secrets, and mean exposure of the controls.
 
     Args:
-        ranked: exact ranks.
+        ranked: ranks of the random canaries.
         conditions: conditions on manifest and planting.
         alpha: error probability of the intervals.
         rng: source of the resamples.
     """
-    size = ranked.space_size
-    control_p = exposure.uniform_p(ranked.control, size) if ranked.control else 0.0
-    valid = conditions | {
-        "tree_equals_plain_scoring": bool(ranked.error <= _TREE_TOLERANCE),
-        "space_of_100000": size >= _SMALLEST_SPACE,
-        "controls_uniform": control_p >= _UNLIKELY,
-    }
-    exact = f"exact rank among {size:,} candidates by tree scoring, ties against the secret (Carlini et al. 2019)"
-    figures = []
-    for name, ranks in (("mean_bits", ranked.planted), ("control_mean_bits", ranked.control)):
-        if not ranks:
-            continue
-        bits = np.array(exposures(ranks, size))
-        low, high = interval(bootstrap(lambda w, bits=bits: (w @ bits) / w.sum(1), [np.arange(len(bits))], rng), alpha)
-        figures.append(
-            Figure(name=f"exposure.{name}", value=float(bits.mean()), low=low, high=high, n=len(bits), method=exact,
-                   conditions=valid, seconds=ranked.seconds if name == "mean_bits" else 0.0)
-        )  # fmt: skip
+    size, valid = ranked.space_size, _valid(ranked, conditions)
+    figures = [
+        _mean(f"exposure.{name}", ranks, ranked, valid, alpha, rng)
+        for name, ranks in (("mean_bits", ranked.planted), ("control_mean_bits", ranked.control))
+        if ranks
+    ]
     singles: list[tuple[str, float, int, str]] = []
     if ranked.planted:
         planted, m = ranked.planted, len(ranked.planted)
+        cutoff = f"exposure that the best of {m} secrets reaches by chance with probability {_FLOOR:g} (Sidak 1967)"
         singles = [
-            ("max_bits", exposure.exposure_bits(min(planted), size), m, exact),
+            ("max_bits", exposure.exposure_bits(min(planted), size), m, ranked.method),
             ("family_p", exposure.family_p(planted, size), m, exposure.FAMILY_METHOD),
+            ("family_cutoff", exposure.family_cutoff(m, _FLOOR), m, cutoff),
             ("mean_p", exposure.mean_p(planted, size), m, "sum of exposures against Gamma(m, 1), exact under chance"),
         ]
     if ranked.control:
         method = "Kolmogorov-Smirnov test that ranks of secrets never planted are uniform"
+        control_p = exposure.uniform_p(ranked.control, size)
         singles.append(("control_p", control_p, len(ranked.control), method))
     return figures + [
         Figure(name=f"exposure.{name}", value=value, n=n, method=method, conditions=valid) for name, value, n, method in singles
     ]
 
 
-def epsilon_figures(
-    manifest: Manifest, scores: np.ndarray, claimed: float, delta: float, conditions: dict[str, bool], seconds: float
+def ladder_figures(
+    ranked: Ranked, limits: dict[int, float], conditions: dict[str, bool], alpha: float, rng: np.random.Generator
 ) -> list[Figure]:
-    """Lower bound on ε from one run, its ceiling (every guess right; also a figure), and the p-value of the claimed ε.
+    """Exposure of the personal-data-shaped canaries at each number of copies, with what the promise allows.
+
+    Args:
+        ranked: ranks of the personal canaries.
+        limits: ε of a secret's copies together, for each number of copies; infinite where there is none.
+        conditions: conditions on manifest and planting.
+        alpha: error probability of the intervals.
+        rng: source of the resamples.
+    """
+    size, valid = ranked.space_size, _valid(ranked, conditions)
+    figures = []
+    for times in sorted(set(ranked.copies)):
+        ranks = [rank for rank, copies in zip(ranked.planted, ranked.copies, strict=True) if copies == times]
+        name = f"exposure.copies_{times}"
+        figures.append(_mean(f"{name}.mean_bits", ranks, ranked, valid, alpha, rng))
+        method = "sum of exposures against Gamma(m, 1), exact under chance"
+        p = exposure.mean_p(ranks, size)
+        figures.append(Figure(name=f"{name}.mean_p", value=p, n=len(ranks), method=method, conditions=valid))
+        if math.isfinite(limits.get(times, math.inf)):
+            method = f"ε of {times} copies together, over ln 2: bits by which exposure may rise, but for a probability of δ"
+            figures.append(Figure(name=f"{name}.dp_bits", value=limits[times] / math.log(2), n=times, method=method))
+    if ranked.control:
+        figures.append(_mean("exposure.copies_0.mean_bits", ranked.control, ranked, valid, alpha, rng))
+    return figures
+
+
+def _mean(
+    name: str, ranks: Sequence[int], ranked: Ranked, valid: dict[str, bool], alpha: float, rng: np.random.Generator
+) -> Figure:
+    """Mean exposure of some ranks with its bootstrap interval; `ceiling` is that of a secret which stands first."""
+    bits = np.array(exposures(ranks, ranked.space_size))
+    low, high = interval(bootstrap(lambda w: (w @ bits) / w.sum(1), [np.arange(len(bits))], rng), alpha)
+    return Figure(
+        name=name, value=float(bits.mean()), low=low, high=high, ceiling=math.log2(ranked.space_size), n=len(bits),
+        method=ranked.method, conditions=valid, seconds=ranked.seconds,
+    )  # fmt: skip
+
+
+def epsilon_figures(
+    manifest: Manifest,
+    scores: np.ndarray,
+    claimed: float | None,
+    delta: float,
+    conditions: dict[str, bool],
+    seconds: float,
+    mechanism: tuple[Mechanism, int] | None = None,
+) -> list[Figure]:
+    """Lower bounds on ε from one run, what they could have reached, and what they say of the claim.
 
     Args:
         manifest: coins, guesses and α, sealed before training.
-        scores: tuned minus base log-likelihood of every canary, [m].
-        claimed: ε of the run.
+        scores: tuned minus base log-likelihood of every random canary, [m].
+        claimed: ε of the run; None where nothing is claimed.
         delta: δ of the run.
         conditions: conditions on manifest and planting.
         seconds: time that scoring took.
+        mechanism: the mechanism as it was run and its steps: its trade-off curve is tested as a whole.
     """
-    coins = np.array([canary.included for canary in manifest.canaries])
+    some = manifest.of("random")
+    coins = np.array([canary.included for canary in some])
     m, k, alpha = len(coins), manifest.guesses, manifest.alpha
-    fair = float(stats.binomtest(int(coins.sum()), m, 0.5).pvalue) >= _UNLIKELY
     whole = bool(np.isfinite(scores).all())
-    valid = conditions | {"coins_fair": fair, "scores_finite": whole}
+    valid = conditions | {
+        "coins_fair": float(stats.binomtest(int(coins.sum()), m, 0.5).pvalue) >= _UNLIKELY,
+        "scores_finite": whole,
+        "one_copy_each": all(canary.copies == 1 for canary in some),
+    }
     correct = epsilon.count_correct(scores, coins, k) if whole else 0
     bound = epsilon.one_run_epsilon(m, k, correct, delta, alpha)
     most = epsilon.one_run_epsilon(m, k, k, delta, alpha)
-    p = epsilon.one_run_p_value(m, k, correct, claimed, delta)
-    method = f"{ONE_RUN}; {correct} of {k} guesses right at δ {delta:.2g}, level {1 - alpha:g}"
-    return [
-        Figure(name="epsilon.lower_bound", value=bound, low=bound, ceiling=most, n=m, method=method, conditions=valid,
-               seconds=seconds),
+    fdp, fdp_most = (one_run_fdp.gaussian_epsilon(m, k, v, delta, alpha) for v in (correct, k))
+    level = f"{correct} of {k} guesses right at δ {delta:.2g}, level {1 - alpha:g}"
+    gaussian = f"{FDP}; {level}; assumes a Gaussian trade-off curve"
+    figures = [
+        Figure(name="epsilon.lower_bound", value=bound, low=bound, ceiling=most, n=m, method=f"{ONE_RUN}; {level}",
+               conditions=valid, seconds=seconds),
         Figure(name="epsilon.reachable", value=most, n=m, method=f"{ONE_RUN}; every guess right"),
-        Figure(name="epsilon.claim_p", value=p, n=m, method=f"{ONE_RUN}; p-value of the claimed ε", conditions=valid),
         Figure(name="epsilon.correct_guesses", value=correct / k, n=k, method="share of right guesses", conditions=valid),
+        Figure(name="epsilon.fdp_lower_bound", value=fdp, low=fdp, ceiling=fdp_most, n=m, method=gaussian, conditions=valid),
     ]  # fmt: skip
+    if claimed is not None:
+        p = epsilon.one_run_p_value(m, k, correct, claimed, delta)
+        method = f"{ONE_RUN}; p-value of the claimed ε"
+        figures.append(Figure(name="epsilon.claim_p", value=p, n=m, method=method, conditions=valid))
+        figures.append(_outcome("epsilon.outcome", bound > claimed, most > claimed, valid, m, "its lower bound"))
+    if mechanism is not None:
+        curve = one_run_fdp.of_mechanism(*mechanism)
+        p, least = (one_run_fdp.p_value(curve, m, k, v) for v in (correct, k))
+        method = f"{FDP}; p-value of the mechanism's own curve; every guess right would give {least:.2g}"
+        figures.append(Figure(name="epsilon.fdp_claim_p", value=p, n=m, method=method, conditions=valid))
+        figures.append(_outcome("epsilon.fdp_outcome", p < alpha, least < alpha, valid, m, "the p-value of its own curve"))
+    return figures
+
+
+def _outcome(name: str, refuted: bool, refutable: bool, valid: dict[str, bool], n: int, by: str) -> Figure:
+    value = 0 if not all(valid.values()) else -1 if refuted else int(refutable)
+    method = f"what the claim is, by {by}: violated (-1), inconclusive (0: it could not have been refuted) or consistent (1)"
+    return Figure(name=name, value=float(value), n=n, method=method, conditions=valid, word=OUTCOMES[value])
 
 
 def score_difference(tuned: Scores, base: Scores) -> np.ndarray:

@@ -20,7 +20,7 @@ class Figure(Value):
     measurement could have given however much had leaked, None where it has no such end: an upper limit at or above it can
     never be broken, so that a gate with that limit shows nothing. `n` counts what was measured (canaries, records, probes).
     `method` is one line with its source. A figure whose `conditions` do not all hold, or that is not `resolvable` at its n,
-    shows nothing: no gate may pass on it.
+    shows nothing: no gate may pass on it. `word` says the value in a word, where it stands for one.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Figure(Value):
     conditions: dict[str, bool] = Field(default_factory=dict)
     resolvable: bool = True
     seconds: float = 0.0
+    word: str | None = None
 
 
 class Evidence(Value):
@@ -53,7 +54,7 @@ def finite(figure: Figure) -> Figure:
     numbers = (figure.value, figure.low, figure.high, figure.ceiling)
     if all(number is None or math.isfinite(number) for number in numbers):
         return figure
-    changes = {"value": 0.0, "low": None, "high": None, "ceiling": None, "resolvable": False}
+    changes = {"value": 0.0, "low": None, "high": None, "ceiling": None, "resolvable": False, "word": None}
     return figure.model_copy(update=changes | {"conditions": figure.conditions | {"finite": False}})
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.audit.splitter import METHOD, TOLERANCE, blind_scores
-from pipeline.canaries import Manifest, Planted
+from pipeline.canaries import Manifest, Planted, planted_records
 from pipeline.corpus import Record, load_records
 
 
@@ -42,20 +42,20 @@ def draw(
     record whose text was trained on is no non-member. It is left out among members as well, since a text that many share
     almost surely stands in training: keeping it on that side alone would tell members from others without any model.
 
-    `planted_as_drawn` says whether every canary whose coin said in stands in the training file exactly once with its own
-    text and unit, and no other canary does, there or among the held-out records.
+    `planted_as_drawn` says whether every canary whose coin said in stands in the training file once for each copy, with its
+    own text and unit, and no other canary does, there or among the held-out records.
     """
     names = {canary.id for canary in manifest.canaries}
-    expected = sorted((c.id, c.id, c.text) for c in manifest.canaries if c.included)
-    found: list[tuple[str, str, str]] = []
+    expected = sorted((record.id, record.unit, _text(record)) for record in planted_records(manifest))
+    found: list[tuple[str, str, tuple[str, ...]]] = []
     real: list[Record] = []
     for record in load_records(planted.folder / "train.jsonl"):
-        if record.id in names and record.unit == record.id:
-            found.append((record.id, record.unit, " ".join(part.text for part in record.parts)))
+        if record.unit in names:
+            found.append((record.id, record.unit, _text(record)))
         else:
             real.append(record)
     outside = list(load_records(planted.folder / "held_out.jsonl"))
-    clean = not any(record.id in names and record.unit == record.id for record in outside)
+    clean = not any(record.unit in names for record in outside)
     sides = _singular(real, outside, by_person)
     return Drawn(
         members=_lot(sides[0], members, rng),

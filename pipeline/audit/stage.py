@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.scrub import Scrubbed
     from pipeline.train.loop import Trained
 
-_VERSION = "audit/3"
+_VERSION = "audit/5"
 
 
 def audit(
@@ -29,6 +29,8 @@ def audit(
     policy: Policy,
     folder: Path,
     *,
+    registered: bool,
+    claimed: bool = True,
     corpus: Corpus | None = None,
     progress: Progress = silent,
 ) -> Evidence:
@@ -41,6 +43,8 @@ def audit(
         policy: the sections `audit` and `data` are read.
         folder: the stage's folder; holds evidence.json, and findings.jsonl: where in the originals the values stand that a
             game found (no text).
+        registered: the ledger holds the manifest's digest, from before the first step (`Ledger.manifests`).
+        claimed: False for an adapter whose training is not known: no figure then speaks of what was promised.
         corpus: what was read. Without it, the games on removed values are not played, and their figures are absent.
         progress: told tokens run of tokens in all, and the figures `attack` and, while they are ranked, `canaries`.
 
@@ -59,37 +63,29 @@ def audit(
         "recall": [entity.model_dump(mode="json") for entity in scrubbed.recall],
         "audit": policy.audit.model_dump(mode="json"),
         "max_tokens": policy.data.max_tokens,
+        "train": policy.train.model_dump(mode="json"),
+        "registered": registered,
+        "claimed": claimed,
         "originals": corpus.fingerprint if corpus else None,
     }
     sources = (corpus.folder / "records.jsonl", scrubbed.folder) if corpus else None
-    return stage(
-        folder, Evidence, inputs, lambda partial: _audit(planted, trained, scrubbed, policy, partial, folder, sources, progress)
-    )
 
+    def work(partial: Path) -> Evidence:
+        manifest = _sealed(planted, trained)
+        attack = Attack(planted, trained, manifest, policy, progress, registered=registered, claimed=claimed, sources=sources)
+        figures = [*(_promised(trained) if claimed else []), *_recall(scrubbed)]
+        series: Series = {}
+        parts = attack.canaries, attack.exposure, attack.membership, attack.extraction, attack.games
+        for part in (*parts, attack.utility, attack.control):
+            found, pictures = part()
+            figures += found
+            series |= pictures
+        evidence = gather(folder, figures, series, attack.seconds)
+        write_lines(partial / "findings.jsonl", (json.dumps(found, ensure_ascii=False) + "\n" for found in attack.findings))
+        write_json(partial / "evidence.json", evidence.model_dump(mode="json", exclude={"folder"}))
+        return evidence
 
-def _audit(
-    planted: Planted,
-    trained: Trained,
-    scrubbed: Scrubbed,
-    policy: Policy,
-    partial: Path,
-    folder: Path,
-    sources: tuple[Path, Path] | None,
-    progress: Progress,
-) -> Evidence:
-    manifest = _sealed(planted, trained)
-    attack = Attack(planted, trained, manifest, policy, progress, sources)
-    figures = [*_promised(trained), *_recall(scrubbed)]
-    series: Series = {}
-    parts = attack.canaries, attack.exposure, attack.membership, attack.extraction, attack.games, attack.utility
-    for part in parts:
-        found, pictures = part()
-        figures += found
-        series |= pictures
-    evidence = gather(folder, figures, series, attack.seconds)
-    write_lines(partial / "findings.jsonl", (json.dumps(found, ensure_ascii=False) + "\n" for found in attack.findings))
-    write_json(partial / "evidence.json", evidence.model_dump(mode="json", exclude={"folder"}))
-    return evidence
+    return stage(folder, Evidence, inputs, work)
 
 
 def _sealed(planted: Planted, trained: Trained) -> Manifest:

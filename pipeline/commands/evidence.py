@@ -1,4 +1,4 @@
-"""`hushtune audit` and `hushtune report`: work on the stored stages of a run."""
+"""`hushtune audit` and `hushtune report`: work on the stored stages of a run, or on an adapter from elsewhere."""
 
 from __future__ import annotations
 
@@ -6,48 +6,131 @@ import argparse
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pipeline import policy as policies
 from pipeline import runs
 from pipeline.commands.common import answer, columns, quiet, watched
-from pipeline.errors import IntegrityError, StageError
-from pipeline.folders import Value, digest_file, finished, private_folder
+from pipeline.errors import IntegrityError, StageError, UsageError
+from pipeline.folders import Value, digest_file, digest_folder, finished, private_folder
+
+if TYPE_CHECKING:
+    from pipeline.canaries import Planted
+    from pipeline.policy import Policy
+    from pipeline.train.loop import Trained
 
 T = TypeVar("T", bound=Value)
 
 
 def audit(arguments: argparse.Namespace) -> int:
-    """Attack the adapter of a run or a release again and judge it; returns 0, or 3 where a gate fails."""
+    """Attack the adapter of a run, of a release or from elsewhere and judge it; returns 0, or 3 where a gate fails."""
     quiet()
+    if arguments.self_test:
+        return _self_test(arguments)
+    if arguments.target is None:
+        raise UsageError("Say what to audit: a run, a release, or the folder of an adapter; or give --self-test.")
     from pipeline import audit as attacks
     from pipeline import gates
     from pipeline.canaries import Planted
     from pipeline.corpus import Corpus
+    from pipeline.ledger import Ledger
     from pipeline.scrub import Scrubbed
     from pipeline.train.loop import Trained
 
-    folder = _audited_run(arguments.target, arguments.home)
+    adapter = _adapter(arguments)
+    folder = _audited_run(arguments.target, arguments.home) if adapter is None else runs.find(arguments.home, arguments.run)
     policy = policies.load(arguments.policy or folder / "policy.json")
     planted, scrubbed = stored(folder, "planted", Planted), stored(folder, "scrubbed", Scrubbed)
     corpus = stored(folder, "corpus", Corpus)
-    trained = stored(folder, "trained", Trained)
+    if adapter is None:
+        trained = stored(folder, "trained", Trained)
+    else:
+        trained = _from_elsewhere(adapter, planted, policy, arguments)
+    registered = planted.manifest_digest in Ledger(folder.parent.parent).manifests(folder.name)
     fresh = private_folder(folder / "audits") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
     with watched("audit") as line:
-        evidence = attacks.audit(planted, trained, scrubbed, policy, fresh, corpus=corpus, progress=line)
+        evidence = attacks.audit(
+            planted,
+            trained,
+            scrubbed,
+            policy,
+            fresh,
+            registered=registered,
+            claimed=adapter is None,
+            corpus=corpus,
+            progress=line,
+        )
     verdict = gates.judge(policy, evidence)
     content = {
         "run": folder.name,
+        "adapter": str(trained.adapter),
         "status": verdict.status,
         "gates": {gate.name: gate.model_dump(mode="json", exclude={"name"}) for gate in verdict.gates},
         "reasons": verdict.reasons,
         "figures": {name: figure.model_dump(mode="json") for name, figure in evidence.figures.items()},
+        "seconds": evidence.seconds,
         "evidence": str(fresh),
     }
     rows = [(gate.name, "pass" if gate.passed else "FAIL", gate.why) for gate in verdict.gates]
     passed = all(gate.passed for gate in verdict.gates)
     answer(arguments, content, columns(rows, ("gate", "", "why")) + f"\nEvidence: {fresh / 'evidence.json'}")
     return 0 if passed else 3
+
+
+def _self_test(arguments: argparse.Namespace) -> int:
+    from pipeline.audit import selftest
+
+    with watched("self-test") as line:
+        found = selftest.run(progress=line)
+    passed = selftest.passed(found)
+    content = {
+        "passed": passed,
+        "alpha": selftest.ALPHA,
+        "checks": selftest.CHECKS,
+        "steps": {name: tested.model_dump(mode="json") for name, tested in found.items()},
+        "seconds": sum(tested.seconds for tested in found.values()),
+    }
+    rows = [(name, "flagged" if t.flagged else "clean", *(f"{t.p_values[c]:.2g}" for c in selftest.CHECKS))
+            for name, t in found.items()]  # fmt: skip
+    words = "Every planted fault was caught, and the correct step was not flagged."
+    if not passed:
+        words = "THE SELF-TEST FAILED: the correct step must be clean and every planted fault flagged."
+    table = columns(rows, ("step", "", *(f"p, {check}" for check in selftest.CHECKS)))
+    answer(arguments, content, f"{table}\nFlagged below p = {selftest.ALPHA / len(selftest.CHECKS):.2g}. {words}")
+    return 0 if passed else 1
+
+
+def _adapter(arguments: argparse.Namespace) -> Path | None:
+    """The folder of an adapter from elsewhere; None for a run or a release.
+
+    Raises:
+        UsageError: it is not said on which run's records the adapter was trained.
+    """
+    folder = Path(arguments.target)
+    if not (folder / "adapter_config.json").is_file() or (folder / "manifest.json").is_file():
+        if arguments.run or arguments.base_model:
+            raise UsageError("--run and --base-model are for the folder of an adapter: leave them out, or give such a folder.")
+        return None
+    if arguments.run is None:
+        raise UsageError(
+            f"{folder} is an adapter from elsewhere, and nothing is known of what it was trained on: train it on the "
+            "planted/train.jsonl of a run, and name that run by --run."
+        )
+    return folder.absolute()
+
+
+def _from_elsewhere(adapter: Path, planted: Planted, policy: Policy, arguments: argparse.Namespace) -> Trained:
+    """An adapter as the audit reads it. Its mechanism is not known: the one of the policy gives the unit and δ alone."""
+    from pipeline import models
+    from pipeline.train.loop import Trained
+    from pipeline.train.mechanism import calibrate
+
+    base = models.resolve(arguments.base_model or policy.model, arguments.home)
+    mechanism = calibrate(policy, planted.train_units)
+    return Trained.model_construct(
+        folder=adapter, adapter=adapter, adapter_digest=digest_folder(adapter), base=base, mechanism=mechanism,
+        steps=0, epsilon=0.0, delta=mechanism.delta, manifest_digest=planted.manifest_digest,
+    )  # fmt: skip
 
 
 def report(arguments: argparse.Namespace) -> int:

@@ -25,7 +25,12 @@ _PACKED = 3  # the audit scores long packed sequences, which run faster than `_s
 
 
 class Plan(Value):
-    """What a run would do. Units are the policy's (records or persons), canaries among them; minutes are a rough guess."""
+    """What a run would do. Units are the policy's (records or persons), canaries among them; minutes are a rough guess.
+
+    `canaries` counts the units that canaries hold, in or out; about half are planted, `canary_share` of all. `reachable_bound`
+    is the largest ε that the one-run audit can show, `expected_bound` what the best attack on a sound run at this ε is expected
+    to show; both also by the trade-off curve (`fdp`).
+    """
 
     records: int
     units: int
@@ -40,7 +45,11 @@ class Plan(Value):
     delta: float
     canaries: int
     guesses: int
+    canary_share: float
     reachable_bound: float
+    expected_bound: float
+    reachable_fdp_bound: float
+    expected_fdp_bound: float
     budget: str
     lifetime_spent: float
     lifetime_after: float
@@ -72,6 +81,7 @@ def forecast(policy: Policy, corpus: Corpus, base: Base, home: Path) -> Plan:
         InputError: the corpus holds fewer units than the privacy parameters can bear, or more than the lifetime δ can.
         UsageError: the budget protects another unit.
     """
+    from pipeline.audit import one_run_fdp
     from pipeline.audit.epsilon import one_run_epsilon
     from pipeline.composition import Spend, composed_epsilon
     from pipeline.ledger import Ledger
@@ -79,7 +89,8 @@ def forecast(policy: Policy, corpus: Corpus, base: Base, home: Path) -> Plan:
 
     units = corpus.units if policy.privacy.unit == "person" else corpus.records
     out = max(1, round(policy.data.held_out * units))
-    trained = max(1, units - out + policy.canaries.count)
+    planted = policy.canaries.units(policy.privacy.unit)
+    trained = max(1, units - out + planted)
     policy.privacy.lifetime.check(trained)
     mechanism = calibrate(policy, trained)
     spend = Spend(sampling_rate=mechanism.sampling_rate, noise_multiplier=mechanism.noise_multiplier, steps=mechanism.steps)
@@ -91,7 +102,11 @@ def forecast(policy: Policy, corpus: Corpus, base: Base, home: Path) -> Plan:
         after = ledger.standing(lifetime.budget, lifetime=lifetime, planned=[spend], unit=mechanism.unit).epsilon_spent
     else:
         spent, cap, after = 0.0, lifetime.epsilon, composed_epsilon([spend], lifetime.delta)
-    canaries = policy.canaries
+    canaries, delta, alpha = policy.canaries, mechanism.delta, policy.audit.alpha
+    epsilon = mechanism.epsilon()
+    mu = one_run_fdp.gaussian_mu(epsilon, delta)
+    expected = one_run_fdp.expected_correct(canaries.count, canaries.guesses, mu)
+    m, k = canaries.count, canaries.guesses
     return Plan(
         records=corpus.records,
         units=corpus.units,
@@ -102,13 +117,15 @@ def forecast(policy: Policy, corpus: Corpus, base: Base, home: Path) -> Plan:
         expected_batch=mechanism.expected_batch,
         steps=mechanism.steps,
         noise_multiplier=mechanism.noise_multiplier,
-        epsilon=mechanism.epsilon(),
-        delta=mechanism.delta,
-        canaries=canaries.count,
+        epsilon=epsilon,
+        delta=delta,
+        canaries=planted,
         guesses=canaries.guesses,
-        reachable_bound=one_run_epsilon(
-            canaries.count, canaries.guesses, canaries.guesses, mechanism.delta, policy.audit.alpha
-        ),
+        canary_share=planted / 2 / mechanism.units,
+        reachable_bound=one_run_epsilon(m, k, k, delta, alpha),
+        expected_bound=one_run_epsilon(m, k, expected, delta, alpha),
+        reachable_fdp_bound=one_run_fdp.gaussian_epsilon(m, k, k, delta, alpha),
+        expected_fdp_bound=one_run_fdp.gaussian_epsilon(m, k, expected, delta, alpha),
         budget=lifetime.budget,
         lifetime_spent=spent,
         lifetime_after=after,
@@ -126,7 +143,8 @@ def _minutes(policy: Policy, corpus: Corpus, base: Base, mechanism: Mechanism) -
     trained = mechanism.steps * mechanism.expected_batch * records * tokens
     attacked = 2 * policy.audit.membership_records + policy.audit.utility_records
     nodes = sum(policy.canaries.alphabet**level for level in range(1, policy.canaries.secret_tokens))
-    scored = 2 * attacked * tokens + policy.audit.exposure_canaries * nodes
+    ladder = policy.canaries.repeated * len(policy.canaries.repetitions)
+    scored = 2 * attacked * tokens + (policy.audit.exposure_canaries + ladder * (1 + policy.audit.control)) * nodes
     minutes = {
         "scrub": corpus.characters / (_SCRUB_CHARACTERS * min(_MOST_SCRUBBERS, os.cpu_count() or 1)) / 60,
         "train": trained / backward / 60,
@@ -156,7 +174,6 @@ def _speed(base: Base, length: int) -> tuple[float, float]:
 
 
 def _text(made: Plan, policy: Policy, base: Base) -> str:
-    share = made.canaries / 2 / made.train_units
     fits = "fits" if made.fits else "DOES NOT FIT: this run would be refused"
     stages = ", ".join(f"{stage} {minutes:g}" for stage, minutes in made.minutes.items() if stage != "all")
     rows = (
@@ -166,8 +183,13 @@ def _text(made: Plan, policy: Policy, base: Base) -> str:
         ("privacy", f"ε {made.epsilon:.3f} at δ {made.delta:.2g} for each {made.unit}"),
         ("sampling", f"q {made.sampling_rate:.3g}: {made.expected_batch:,} of {made.train_units:,} units expected a step"),
         ("noise", f"σ {made.noise_multiplier:g} over {made.steps:,} steps"),
-        ("canaries", f"{made.canaries:,}, about half planted: {share:.1%} of what is trained on"),
-        ("audit", f"{made.guesses:,} guesses can show at most ε {made.reachable_bound:.2f}"),
+        ("canaries", f"{made.canaries:,} units, about half planted: {made.canary_share:.1%} of what is trained on"),
+        (
+            "audit",
+            f"{made.guesses:,} guesses can show at most ε {made.reachable_bound:.2f}, and the best attack on a sound run about "
+            f"{made.expected_bound:.2f} ({made.reachable_fdp_bound:.2f} and {made.expected_fdp_bound:.2f} by its trade-off "
+            "curve)",
+        ),
         (
             "lifetime",
             f"ε {made.lifetime_spent:.3f} of {made.lifetime_cap:g} spent in budget {made.budget}, "

@@ -80,8 +80,8 @@ def canaries(stages: Stages) -> dict[str, Any]:
         "how": "Random secrets were made before training; for each, a fair coin decided whether it went in. A secret's "
         "exposure is how far up the model ranks it among all candidates of its kind: 0 bits is the last place, and each bit "
         "more halves the number of candidates ahead of it. A secret that was never seen has each rank with the same chance.",
-        "count": planted["canaries"],
-        "included": planted["included"],
+        "count": planted["secrets"],
+        "included": planted["secrets_included"],
         "share_of_units": planted["included"] / planted["train_units"] if planted["train_units"] else None,
         "space": space,
         "space_bits": math.log2(space),

@@ -107,11 +107,12 @@ def calibrate(policy: Policy, units: int) -> Mechanism:
     Raises:
         InputError: there are too few units for the policy's batch or its canaries, or no reasonable noise keeps the promise.
     """
-    real, canaries = units - policy.canaries.count, policy.canaries.count
+    canaries = policy.canaries.units(policy.privacy.unit)
+    real = units - canaries
     if real < canaries:
         raise InputError(
-            f"There are {max(0, real)} privacy units to train on and {canaries} canaries, which would drown them: add data or "
-            "lower canaries.count."
+            f"There are {max(0, real)} privacy units to train on and {canaries} of canaries, which would drown them: add data "
+            "or lower canaries.count and canaries.repeated."
         )
     delta = delta_for(policy, units)
     target = policy.privacy.epsilon

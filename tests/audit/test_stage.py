@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline import canaries, models, policy
-from pipeline.audit import Evidence, Figure, audit, epsilon, exposure
+from pipeline.audit import Evidence, Figure, audit, canary, epsilon, exposure
 from pipeline.audit import stage as stages
 from pipeline.audit.signals import METHODS
 from pipeline.canaries import Planted, load_manifest, plant
@@ -57,7 +57,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     model.lm_head.weight = torch.nn.Parameter(0.3 * wide)
     base = models.resolve(str(tiny.save(folder / "base", model)), folder)
     chosen = policy.load("default").override(
-        data__held_out=0.4, canaries__count=128, canaries__prefix_tokens=4, canaries__guesses=64,
+        data__held_out=0.4, canaries__count=128, canaries__prefix_tokens=4, canaries__guesses=64, canaries__repeated=0,
         gates__epsilon_bound__at_most=2.5,  # below the ceiling of 64 guesses
         audit__membership_records=120, audit__utility_records=50, audit__exposure_canaries=32,
         audit__prefix_tokens=11, audit__suffix_tokens=4,  # the sentinel's ten letters and a word, then words of its own
@@ -122,20 +122,21 @@ def trained(line: Line, folder: Path, steps: int) -> Trained:
 def quiet(line: Line, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Evidence]:
     folder = tmp_path_factory.mktemp("quiet")
     made = trained(line, folder, 0)
-    return made, audit(line.planted, made, line.scrubbed, line.rules, folder / "evidence", corpus=line.corpus)
+    return made, audit(line.planted, made, line.scrubbed, line.rules, folder / "evidence", registered=True, corpus=line.corpus)
 
 
 @pytest.fixture(scope="module")
 def leaky(line: Line, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Evidence]:
     folder = tmp_path_factory.mktemp("leaky")
     made = trained(line, folder, 80)
-    evidence = audit(line.planted, made, line.scrubbed, line.rules, folder / "evidence", corpus=line.corpus)
+    evidence = audit(line.planted, made, line.scrubbed, line.rules, folder / "evidence", registered=True, corpus=line.corpus)
     return made, evidence
 
 
 NAMES = {
     "privacy.epsilon", "privacy.delta", "scrub.recall", "scrub.recall.PERSON", "scrub.recall_worst",
-    "epsilon.lower_bound", "epsilon.reachable", "epsilon.claim_p", "epsilon.correct_guesses",
+    "epsilon.lower_bound", "epsilon.reachable", "epsilon.claim_p", "epsilon.correct_guesses", "epsilon.outcome",
+    "epsilon.fdp_lower_bound", "epsilon.fdp_claim_p", "epsilon.fdp_outcome", "exposure.family_cutoff",
     "exposure.family_p", "exposure.mean_p", "exposure.mean_bits", "exposure.max_bits", "exposure.control_mean_bits",
     "exposure.control_p", "membership.splitter.auc",
     *(f"membership.{attack}.{figure}" for attack in METHODS for figure in ("auc", "tpr_at_1", "tpr_at_01")),
@@ -204,7 +205,7 @@ def test_the_bounds_that_gates_judge_are_there(quiet: tuple[Trained, Evidence], 
             assert evidence.figures[name].low <= evidence.figures[name].value <= evidence.figures[name].high
         figure = evidence.figures["epsilon.lower_bound"]
         assert figure.ceiling == evidence.figures["epsilon.reachable"].value == epsilon.one_run_epsilon(128, 64, 64, 1e-4)
-        assert all(other.ceiling is None for name, other in evidence.figures.items() if name != figure.name)
+        assert evidence.figures["exposure.mean_bits"].ceiling == math.log2(48**3)
 
 
 def test_the_entity_with_the_lowest_recall_is_named(line: Line, quiet: tuple[Trained, Evidence]) -> None:
@@ -229,9 +230,58 @@ def test_units_that_depend_on_the_coins_void_the_figures(line: Line, quiet: tupl
     made = quiet[0].model_copy(update={"mechanism": quiet[0].mechanism.model_copy(update={"units": fewer})})
     planted = line.planted.model_copy(update={"train_units": fewer})
     made = made.model_copy(update={"epsilon": made.mechanism.epsilon(), "epsilon_prv": made.mechanism.epsilon_prv()})
-    evidence = audit(planted, made, line.scrubbed, line.rules, tmp_path / "evidence")
+    evidence = audit(planted, made, line.scrubbed, line.rules, tmp_path / "evidence", registered=True)
     assert not evidence.figures["epsilon.lower_bound"].conditions["canaries_counted_as_units"]
     assert quiet[1].figures["epsilon.lower_bound"].conditions["canaries_counted_as_units"]
+
+
+def test_a_manifest_that_the_ledger_does_not_hold_or_the_scrubber_did_not_see_voids_the_figures(
+    line: Line, quiet: tuple[Trained, Evidence], tmp_path: Path
+) -> None:
+    """The negative control of both conditions: a manifest that a run could have rewritten after training shows nothing."""
+    evidence = audit(line.planted, quiet[0], line.scrubbed, line.rules, tmp_path / "evidence", registered=False)
+    conditions = evidence.figures["epsilon.lower_bound"].conditions
+    assert not conditions["manifest_in_ledger_before_training"]
+    assert conditions["unchanged_by_scrubber"]
+    assert quiet[1].figures["epsilon.lower_bound"].conditions["manifest_in_ledger_before_training"]
+    assert evidence.figures["epsilon.outcome"].word == "inconclusive"
+    failed = {gate.name for gate in judge(line.rules, evidence).gates if not gate.passed}
+    assert {"epsilon_bound", "exposure"} <= failed
+
+
+def test_the_words_for_what_a_bound_says_of_a_claim(line: Line) -> None:
+    """All guesses right against a small claim is a violation, chance is not, and a claim beyond reach stays open."""
+    manifest = load_manifest(line.planted)
+    coins = np.array([canary.included for canary in manifest.canaries])
+    chance, known = np.random.default_rng(0).normal(size=128), coins + np.random.default_rng(1).normal(0, 0.1, 128)
+    mechanism = Mechanism(
+        unit="record", units=400, expected_batch=20, steps=10, noise_multiplier=1.0, clipping_norm=1.0, delta=1e-4
+    )
+    small = mechanism.epsilon()
+    for scores, claimed, valid, words in (
+        (known, small, True, ("violated", "violated")),
+        (chance, small, True, ("consistent", "consistent")),
+        (known, small, False, ("inconclusive", "inconclusive")),
+        (known, 20.0, True, ("inconclusive", "violated")),  # the curve is the mechanism's, whatever ε is claimed
+    ):
+        made = canary.epsilon_figures(manifest, scores, claimed, 1e-4, {"sealed": valid}, 0.0, (mechanism, 10))
+        figures = {figure.name: figure for figure in made}
+        assert (figures["epsilon.outcome"].word, figures["epsilon.fdp_outcome"].word) == words
+        for name in ("epsilon.outcome", "epsilon.fdp_outcome"):
+            assert canary.OUTCOMES[int(figures[name].value)] == figures[name].word
+    unclaimed = {figure.name for figure in canary.epsilon_figures(manifest, chance, None, 1e-4, {}, 0.0)}
+    assert not {"epsilon.outcome", "epsilon.claim_p", "epsilon.fdp_claim_p", "epsilon.fdp_outcome"} & unclaimed
+
+
+def test_an_adapter_of_unknown_training_is_attacked_and_promises_nothing(
+    line: Line, leaky: tuple[Trained, Evidence], tmp_path: Path
+) -> None:
+    made = leaky[0].model_copy(update={"epsilon": 0.0})
+    evidence = audit(line.planted, made, line.scrubbed, line.rules, tmp_path / "evidence", registered=True, claimed=False)
+    assert evidence.figures["epsilon.lower_bound"].value == leaky[1].figures["epsilon.lower_bound"].value
+    assert not any(name.startswith("privacy.") for name in evidence.figures)
+    verdict = judge(line.rules, evidence)
+    assert "epsilon_spent" in {gate.name for gate in verdict.gates if not gate.passed}
 
 
 def test_figures_are_those_of_the_files(line: Line, leaky: tuple[Trained, Evidence]) -> None:
@@ -258,7 +308,7 @@ def test_figures_are_those_of_the_files(line: Line, leaky: tuple[Trained, Eviden
     bits = evidence.series["exposure.planted"]
     assert len(bits) == evidence.figures["exposure.mean_bits"].n == 16
     assert evidence.figures["exposure.mean_bits"].value == pytest.approx(np.mean(bits), abs=1e-9)
-    best = round(manifest.space_size / 2 ** max(bits))
+    best = round(manifest.spaces["random"].size / 2 ** max(bits))
     assert evidence.figures["exposure.family_p"].value == pytest.approx(1 - (1 - best / 48**3) ** 16, rel=1e-6)
     assert evidence.figures["exposure.max_bits"].value == exposure.exposure_bits(best, 48**3)
 
@@ -278,7 +328,7 @@ def test_evidence_file_is_the_value_and_holds_no_text(leaky: tuple[Trained, Evid
 
 
 def test_without_the_originals_no_game_is_played(line: Line, quiet: tuple[Trained, Evidence], tmp_path: Path) -> None:
-    evidence = audit(line.planted, quiet[0], line.scrubbed, line.rules, tmp_path / "evidence")
+    evidence = audit(line.planted, quiet[0], line.scrubbed, line.rules, tmp_path / "evidence", registered=True)
     played = {name for name in quiet[1].figures if name.startswith("games.")}
     assert set(quiet[1].figures) - set(evidence.figures) == played != set()
 
@@ -288,10 +338,12 @@ def test_an_audit_of_the_same_inputs_is_not_done_again_and_of_others_is(
 ) -> None:
     made, evidence = quiet
     monkeypatch.setattr(models, "with_adapter", lambda *_: pytest.fail("the model was loaded again"))
-    assert audit(line.planted, made, line.scrubbed, line.rules, evidence.folder, corpus=line.corpus) == evidence
+    assert (
+        audit(line.planted, made, line.scrubbed, line.rules, evidence.folder, registered=True, corpus=line.corpus) == evidence
+    )
     other = line.rules.override(audit__utility_records=51)
     with pytest.raises(pytest.fail.Exception):
-        audit(line.planted, made, line.scrubbed, other, evidence.folder)
+        audit(line.planted, made, line.scrubbed, other, evidence.folder, registered=True)
 
 
 def test_the_same_audit_in_another_folder_finds_the_same(line: Line, quiet: tuple[Trained, Evidence], tmp_path: Path) -> None:
@@ -301,7 +353,16 @@ def test_the_same_audit_in_another_folder_finds_the_same(line: Line, quiet: tupl
     def progress(done: int, total: int, **figures: float | int | str) -> None:
         seen.append((done, total))
 
-    again = audit(line.planted, made, line.scrubbed, line.rules, tmp_path / "evidence", corpus=line.corpus, progress=progress)
+    again = audit(
+        line.planted,
+        made,
+        line.scrubbed,
+        line.rules,
+        tmp_path / "evidence",
+        registered=True,
+        corpus=line.corpus,
+        progress=progress,
+    )
     assert again.digest == evidence.digest
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert len({total for _, total in seen}) == 1
@@ -311,9 +372,23 @@ def test_the_same_audit_in_another_folder_finds_the_same(line: Line, quiet: tupl
 def test_another_manifest_or_adapter_is_refused(line: Line, quiet: tuple[Trained, Evidence], tmp_path: Path) -> None:
     made = quiet[0]
     with pytest.raises(IntegrityError, match="another canary manifest"):
-        audit(line.planted, made.model_copy(update={"manifest_digest": "0" * 64}), line.scrubbed, line.rules, tmp_path / "a")
+        audit(
+            line.planted,
+            made.model_copy(update={"manifest_digest": "0" * 64}),
+            line.scrubbed,
+            line.rules,
+            tmp_path / "a",
+            registered=True,
+        )
     with pytest.raises(IntegrityError, match="changed after training"):
-        audit(line.planted, made.model_copy(update={"adapter_digest": "0" * 64}), line.scrubbed, line.rules, tmp_path / "b")
+        audit(
+            line.planted,
+            made.model_copy(update={"adapter_digest": "0" * 64}),
+            line.scrubbed,
+            line.rules,
+            tmp_path / "b",
+            registered=True,
+        )
     assert not (tmp_path / "a").exists()
 
 
@@ -329,7 +404,7 @@ def test_canaries_that_were_not_planted_as_drawn_void_the_figures(
     twice = next(record for record in records if "canary" in record.id)
     save_records(folder / "train.jsonl", [*records, twice])
     planted = line.planted.model_copy(update={"folder": folder, "digest": "1" * 64})
-    evidence = audit(planted, quiet[0], line.scrubbed, line.rules, tmp_path / "evidence")
+    evidence = audit(planted, quiet[0], line.scrubbed, line.rules, tmp_path / "evidence", registered=True)
     bound: Figure = evidence.figures["epsilon.lower_bound"]
     assert not bound.conditions["planted_as_drawn"]
     failed = {gate.name for gate in judge(line.rules, evidence).gates if not gate.passed}
@@ -341,6 +416,6 @@ def test_a_diverged_adapter_fails_its_gates_instead_of_stopping_the_audit(line: 
     path = made.adapter / "adapter_model.safetensors"
     save_file({name: tensor * float("nan") for name, tensor in load_file(path).items()}, path)
     made = made.model_copy(update={"adapter_digest": digest_folder(made.adapter)})
-    evidence = audit(line.planted, made, line.scrubbed, line.rules, tmp_path / "evidence", corpus=line.corpus)
+    evidence = audit(line.planted, made, line.scrubbed, line.rules, tmp_path / "evidence", registered=True, corpus=line.corpus)
     failed = {gate.name for gate in judge(line.rules, evidence).gates if not gate.passed}
     assert {"epsilon_bound", "exposure", "membership", "extraction", "utility"} <= failed
