@@ -18,13 +18,13 @@ METHODS = {
     "zlib": "log-likelihood over compressed size in bits (Carlini et al. 2021)",
     "min_k": "mean log-likelihood of the 20 % least likely tokens (Shi et al. 2024, Min-K%)",
     "min_k_plus": "the same, each token normalised over the vocabulary (Zhang et al. 2024, Min-K%++)",
-    "rmia": "share of held-out records whose likelihood ratio is no larger (Zarifzadeh, Liu, Shokri 2024, offline, γ 1, a 0.9; "
-    "assumes that the base model stands for models trained without the record)",
+    "rmia": "share of held-out records whose likelihood ratio is no larger (Zarifzadeh, Liu, Shokri 2024, offline, γ 1, "
+    "a 0.99; assumes that the base model stands for models trained without the record)",
 }
 """What each attack scores, with its source."""
 
 _LEAST = 0.2
-_GAMMA, _A = 1.0, 0.9
+_GAMMA, _A = 1.0, 0.99  # with a = 1 it would order records as the ratio does, with a small one as the loss does
 _SURE = 1e-6
 """Spread of log-probabilities below which a token says nothing, since the model is certain of it."""
 
