@@ -142,7 +142,7 @@ class Attack:
 
         with self._timed("control"):
             planted = encode(planted_records(self._manifest), self._tokenizer, self._policy.data.max_tokens)
-            others = encode(self._drawn.members, self._tokenizer, self._policy.data.max_tokens)
+            others = list(self._members.first(self._policy.audit.membership_records).examples)
             beside = max(1, self._trained.mechanism.expected_batch // 32)
             twin, how = control.train(self._trained.base, planted, others, beside, self._policy, rng, progress=step)
             scores, _ = self._one_run(score(twin, self._canaries))

@@ -11,10 +11,10 @@ import numpy as np
 from pipeline.audit import membership, records
 from pipeline.audit.figures import Figure, Series
 from pipeline.audit.membership import Sample
-from pipeline.audit.scoring import Labelled, Scores
+from pipeline.audit.scoring import Scores
 from pipeline.audit.signals import METHODS, signals
 from pipeline.corpus import Record
-from pipeline.train.examples import IGNORED
+from pipeline.train.examples import IGNORED, Example
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Side:
     """Records of one side, members or held-out ones: their examples and scores under both models, tuned with details."""
 
     records: Sequence[Record]
-    examples: Sequence[Labelled]
+    examples: Sequence[Example]
     tuned: Scores
     base: Scores
 
