@@ -53,7 +53,7 @@ def finetune(
     except BudgetExhausted as error:
         return Failed(name="BudgetExhausted", message=str(error), data=error)
     trained, standing = tasks.train(job, rules, planted, base, plan, processes)
-    evidence = tasks.audit(job, rules, planted, trained, scrubbed)
+    evidence = tasks.audit(job, rules, corpus, scrubbed, planted, trained)
     verdict = tasks.judge(job, rules, evidence)
     page = tasks.report(job, rules, corpus, scrubbed, planted, trained, evidence, verdict, standing)
     made = None

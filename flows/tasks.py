@@ -161,10 +161,14 @@ def train(
 
 
 @stages.stage("audit")
-def audit(line: Line, run: Run, rules: Policy, planted: Planted, trained: Trained, scrubbed: Scrubbed) -> Evidence:
+def audit(
+    line: Line, run: Run, rules: Policy, corpus: Corpus, scrubbed: Scrubbed, planted: Planted, trained: Trained
+) -> Evidence:
     """Attack the candidate."""
     registered = planted.manifest_digest in Ledger(run.home).manifests(run.id)
-    evidence = attacks.audit(planted, trained, scrubbed, rules, run.folder / "evidence", registered=registered, progress=line)
+    evidence = attacks.audit(
+        planted, trained, scrubbed, rules, run.folder / "evidence", registered=registered, corpus=corpus, progress=line
+    )
     line.say(f"{len(evidence.figures)} figures")
     rows = [
         {"figure": name, "value": figure.value, "low": figure.low, "high": figure.high, "n": figure.n}

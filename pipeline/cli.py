@@ -260,3 +260,11 @@ def _bench_commands(commands) -> None:
     scrub.add_argument(
         "--memory", type=int, action="append", metavar="N", help="peak memory of scrubbing N short records; may be repeated"
     )
+
+    audit = _add(actions, "audit", "pipeline.commands.bench:audit", "exact ranking against scoring one by one")
+    audit.add_argument(
+        "--shape", action="append", metavar="NAME", help="nano, gpt2 or smollm2-135m; may be repeated (default: nano and gpt2)"
+    )
+    audit.add_argument("--rounds", type=int, default=5, metavar="N", help="timed rounds of every way (default: 5)")
+    audit.add_argument("--threads", type=int, default=1, metavar="N", help="threads of torch (default: 1)")
+    audit.add_argument("--batches", type=int, default=8, metavar="N", help="batches of 64 scored one by one (default: 8)")

@@ -242,6 +242,11 @@ class Audit(Section):
     membership_records: int = Field(500, ge=50, description="members, and as many non-members, that are attacked")
     utility_records: int = Field(400, ge=20, description="held-out records on which perplexity is measured")
     exposure_canaries: int = Field(128, ge=8, description="canaries whose exact rank is computed, planted ones and controls")
+    extraction_records: int = Field(500, ge=20, description="training records, and as many never trained on, to be extracted")
+    prefix_tokens: int = Field(16, ge=1, description="tokens of a record that the extracting attacker knows at least")
+    suffix_tokens: int = Field(16, ge=4, description="tokens that count as extracted when all of them come out")
+    samples: int = Field(256, ge=1, description="texts drawn freely from the model and searched for removed values")
+    games_values: int = Field(100, ge=1, description="removed values, and as many never trained on, to be reconstructed")
     control: bool = Field(
         False, description="train a twin without privacy, in memory only, on which the attacks must see a leak; never released"
     )

@@ -6,19 +6,20 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline import models
-from pipeline.audit import canary, control, membership, ranking, records, utility
+from pipeline.audit import canary, control, extraction, games, members, ranking, records, removed, sampler, utility
 from pipeline.audit.figures import Figure, Series
 from pipeline.audit.scoring import Labelled, score
 from pipeline.canaries import SCORE, Canary, Manifest, Planted, planted_records
 from pipeline.corpus import Part, Record
 from pipeline.folders import Progress
 from pipeline.policy import Policy
-from pipeline.train.examples import encode
+from pipeline.train.examples import Example, encode
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,6 +46,7 @@ class Attack:
         *,
         registered: bool,
         claimed: bool = True,
+        sources: tuple[Path, Path] | None = None,
     ) -> None:
         """`registered`: the ledger holds the manifest's digest from before training; `claimed`: ε is, by a known mechanism."""
         self._claimed = claimed
@@ -54,16 +56,23 @@ class Attack:
         self._done = self._total = 0
         with self._timed("load"):
             self._model, tokenizer = models.with_adapter(trained.base, trained.adapter)
-            self._tokenizer = tokenizer
-            sizes = policy.audit.membership_records, policy.audit.utility_records
+            self._tokenizer: Any = tokenizer
+            inside = max(policy.audit.membership_records, policy.audit.extraction_records)
+            outside = max(inside, policy.audit.utility_records)
             by_person = trained.mechanism.unit == "person"
-            self._drawn = records.draw(planted, manifest, sizes[0], max(sizes), self._rng("records"), by_person=by_person)
+            self._drawn = records.draw(planted, manifest, inside, outside, self._rng("records"), by_person=by_person)
             planted_examples = encode(_as_records(manifest), tokenizer, policy.data.max_tokens)
             self._start = planted_examples[0].input_ids[0]
             self._canaries = canary.sequences(manifest.canaries, self._start)
             self._sides = canary.choose(manifest.of("random"), policy.audit.exposure_canaries, self._rng("exposure"))
-            members = encode(self._drawn.members, tokenizer, policy.data.max_tokens)
-            held_out = encode(self._drawn.held_out, tokenizer, policy.data.max_tokens)
+            inside, outside = (encode(side, tokenizer, policy.data.max_tokens) for side in self._drawn.sides)
+            self._removed, self._targets = None, []
+            if sources:
+                rng = self._rng("removed values")
+                self._removed = removed.gather(*sources, *self._drawn.ids, rng, by_person=by_person)
+                played = policy.audit.games_values
+                self._targets = games.targets(self._removed, tokenizer, policy.data.max_tokens, played, rng)
+        self.findings: list[dict[str, str | int]] = []
         self._conditions = {
             "manifest_sealed": True,  # or the audit would have stopped
             "manifest_in_ledger_before_training": registered,
@@ -79,26 +88,33 @@ class Attack:
             == planted.train_units
             == self._drawn.real_units + manifest.units(trained.mechanism.unit),
         }
-        self._score([*self._canaries, *members, *held_out])
+        self._score(inside, outside)
 
-    def _score(self, sequences: list[Labelled]) -> None:
-        """Run base and tuned model over everything that is scored."""
+    def _score(self, inside: list[Example], outside: list[Example]) -> None:
+        """Run base and tuned model over the canaries and both sides' records, once each."""
+        sequences: list[Labelled] = [*self._canaries, *inside, *outside]
         self._total = 2 * sum(len(sequence.input_ids) for sequence in sequences)
         self._total += self._cost(*self._sides) + (1 + self._policy.audit.control) * self._cost(*self._ladder())
         self._total += self._policy.audit.control * _TWIN
+        if self._removed:
+            self._total += self._policy.audit.samples * self._policy.data.max_tokens
+            self._total += sum(target.packed.tokens for side in self._targets for target in side)
         with self._timed("scoring"):
             with self._model.disable_adapter():
                 base = score(self._model, sequences, tick=self._ticker("scores of the base model"))
             self._model.merge_adapter()  # same weights, summed once instead of at every token
-            tuned = score(self._model, sequences, tick=self._ticker("scores of the tuned model"))
-        first, second = len(self._canaries), len(self._canaries) + len(self._drawn.members)
-        cuts = [range(first), range(first, second), range(second, len(sequences))]
-        self._base = [base.pick(list(cut)) for cut in cuts]
-        self._tuned = [tuned.pick(list(cut)) for cut in cuts]
+            tuned = score(self._model, sequences, detailed=True, tick=self._ticker("scores of the tuned model"))
+        first, second = len(self._canaries), len(self._canaries) + len(inside)
+        self._base, self._tuned = base.pick(range(first)), tuned.pick(range(first))
+        cuts = range(first, second), range(second, len(sequences))
+        self._members, self._held_out = (
+            members.Side(records, examples, tuned.pick(cut), base.pick(cut))
+            for records, examples, cut in zip(self._drawn.sides, (inside, outside), cuts, strict=True)
+        )
 
     def canaries(self) -> tuple[list[Figure], Series]:
         """Lower bounds on ε from one run."""
-        scores, coins = self._one_run(self._tuned[0])
+        scores, coins = self._one_run(self._tuned)
         figures = self._bounds(scores, self.seconds["scoring"])
         return figures, {"epsilon.scores.planted": _finite(scores[coins]), "epsilon.scores.control": _finite(scores[~coins])}
 
@@ -126,7 +142,7 @@ class Attack:
 
         with self._timed("control"):
             planted = encode(planted_records(self._manifest), self._tokenizer, self._policy.data.max_tokens)
-            others = encode(self._drawn.members, self._tokenizer, self._policy.data.max_tokens)
+            others = list(self._members.first(self._policy.audit.membership_records).examples)
             beside = max(1, self._trained.mechanism.expected_batch // 32)
             twin, how = control.train(self._trained.base, planted, others, beside, self._policy, rng, progress=step)
             scores, _ = self._one_run(score(twin, self._canaries))
@@ -142,7 +158,7 @@ class Attack:
         """The sealed score and the coin of every random canary, [m] each."""
         rows = [row for row, one in enumerate(self._manifest.canaries) if one.family == "random"]
         coins = np.array([self._manifest.canaries[row].included for row in rows])
-        return canary.score_difference(tuned.pick(rows), self._base[0].pick(rows)), coins
+        return canary.score_difference(tuned.pick(rows), self._base.pick(rows)), coins
 
     def _bounds(self, scores: np.ndarray, seconds: float) -> list[Figure]:
         trained = self._trained
@@ -192,47 +208,53 @@ class Attack:
         return {name: holds for name, holds in self._conditions.items() if name != "score_as_sealed"}
 
     def membership(self) -> tuple[list[Figure], Series]:
-        """Loss and ratio attacks on real records, and the splitter check that they rest on."""
+        """Six attacks on real records, the strongest of them, and the splitter check that they rest on."""
+        most, repeated = self._policy.audit.membership_records, self._drawn.repeated
         with self._timed("membership"):
-            return self._membership()
+            sides = self._members.first(most), self._held_out.first(most)
+            decode, rng = self._tokenizer.decode, self._rng("membership")
+            figures, series = members.attack(*sides, decode, repeated=repeated, alpha=self._alpha, rng=rng)
+        return self._stamped("membership", figures), series
 
-    def _membership(self) -> tuple[list[Figure], Series]:
-        most = self._policy.audit.membership_records
-        outside = self._drawn.held_out[:most]
-        inside = self._drawn.members
-        rng = self._rng("membership")
-        if not inside or not outside:
+    def extraction(self) -> tuple[list[Figure], Series]:
+        """What greedy decoding and sampling give of training records, beside records that were never trained on."""
+        rules, most = self._policy.audit, self._policy.audit.extraction_records
+        note = f"{self._drawn.repeated:,} records of repeated texts left out"
+        lengths = {"prefix": rules.prefix_tokens, "suffix": rules.suffix_tokens}
+        with self._timed("extraction"):
+            sides = ((side.examples, side.tuned) for side in (self._members.first(most), self._held_out.first(most)))
+            figures = extraction.measure(*sides, **lengths, alpha=self._alpha, note=note)
+        return self._stamped("extraction", figures), {}
+
+    def games(self) -> tuple[list[Figure], Series]:
+        """Values that scrubbing removed: left elsewhere, written freely, reconstructed at their place, told from others."""
+        if not self._removed:
             return [], {}
-        sides = [records.groups(inside), records.groups(outside)]
-        blind = records.blind(inside, outside, rng)
-        pair = _samples(blind, sides)
-        check = membership.measure("splitter", *pair, conditions={}, alpha=self._alpha, rng=rng, method=records.METHOD)[0]
-        conditions = {"split_by_chance": check.low is not None and check.low <= records.TOLERANCE}
-        figures: list[Figure] = [check]
-        series: Series = {}
-        for attack in ("loss", "ratio"):
-            first, second = (membership.attack_scores(attack, self._tuned[side], self._base[side]) for side in (1, 2))
-            scores = np.concatenate([first, second[: len(outside)]])
-            pair = _samples(scores, sides)
-            if not np.isfinite(scores).all():
-                figures.append(_broken(f"membership.{attack}.auc", len(scores)))
-                continue
-            method = f"{membership.METHODS[attack]}; {self._drawn.repeated:,} records of repeated texts left out"
-            figures += membership.measure(attack, *pair, conditions=conditions, alpha=self._alpha, rng=rng, method=method)
-            grid = np.geomspace(1 / len(outside), 1, 40)
-            value, low, high = membership.roc_band(*pair, grid, self._alpha, rng)
-            series[f"membership.{attack}.roc"] = [list(point) for point in zip(grid.tolist(), value, strict=True)]
-            series[f"membership.{attack}.roc_band"] = [list(p) for p in zip(grid.tolist(), low, high, strict=True)]
-        return figures, series
+        figures = removed.figures(self._removed)
+        if not np.isfinite(self._members.tuned.totals).all():
+            return figures, {}  # a model that diverged cannot be sampled from
+        rules, end = self._policy, self._tokenizer.eos_token_id
+        count, length, tick = rules.audit.samples, rules.data.max_tokens, self._ticker("free sampling")
+        with self._timed("games"):
+            drawn = sampler.sample(self._model, self._start, end, count, length, self._rng("sampling"), tick=tick)
+            texts = [self._tokenizer.decode(ids) for ids in drawn]
+            written, series, found = games.sampled(self._removed, texts, self._alpha)
+            outcomes, error = games.play(self._model, self._targets, tick=self._ticker("removed values"))
+            played, pictures = games.figures(outcomes, error, self._alpha)
+        self.findings = games.findings(self._removed, found, outcomes[0])
+        return figures + self._stamped("games", written + played), series | pictures
 
     def utility(self) -> tuple[list[Figure], Series]:
         """Perplexity and accuracy on held-out records, before and after."""
-        most = min(self._policy.audit.utility_records, len(self._drawn.held_out))
-        base, tuned = self._base[2].pick(range(most)), self._tuned[2].pick(range(most))
-        if not base.tokens.sum():
+        side = self._held_out.first(self._policy.audit.utility_records)
+        if not side.base.tokens.sum():
             return [], {}
-        groups = records.groups(self._drawn.held_out[:most])
-        return utility.measure(base, tuned, groups, alpha=self._alpha, rng=self._rng("utility")), {}
+        groups = records.groups(side.records)
+        return utility.measure(side.base, side.tuned, groups, alpha=self._alpha, rng=self._rng("utility")), {}
+
+    def _stamped(self, attack: str, figures: list[Figure]) -> list[Figure]:
+        """The figures with the seconds that their attack took."""
+        return [figure.model_copy(update={"seconds": self.seconds[attack]}) for figure in figures]
 
     def _rng(self, purpose: str) -> np.random.Generator:
         """A generator of its own for each purpose, seeded from the sealed manifest: nobody can choose a lucky draw."""
@@ -254,16 +276,6 @@ class Attack:
 
 def _as_records(manifest: Manifest) -> list[Record]:
     return [Record(one.id, one.id, (Part("text", one.text),)) for one in manifest.canaries]
-
-
-def _samples(scores: np.ndarray, sides: list[np.ndarray]) -> tuple[membership.Sample, membership.Sample]:
-    first = len(sides[0])
-    return membership.Sample(scores[:first], sides[0]), membership.Sample(scores[first:], sides[1])
-
-
-def _broken(name: str, n: int) -> Figure:
-    conditions = {"scores_finite": False}
-    return Figure(name=name, value=0.0, n=n, method="not measured", conditions=conditions, resolvable=False)
 
 
 def _finite(values: np.ndarray) -> list[float]:

@@ -11,18 +11,14 @@ Inference Attacks From First Principles"); the area under the curve is the avera
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import beta as beta_distribution
 
 from pipeline.audit.figures import Figure
 from pipeline.audit.resample import bootstrap, interval
-
-if TYPE_CHECKING:
-    from pipeline.audit.scoring import Scores
 
 RATES = {"tpr_at_1": 0.01, "tpr_at_01": 0.001}
 """False positive rates of the figures: 1 % and 0.1 %."""
@@ -31,12 +27,6 @@ FEWEST = 50
 """Members, and non-members, below which an AUC is not resolvable."""
 
 _FEW_HITS = 10
-METHODS = {
-    "loss": "log-likelihood per token under the tuned model (Yeom et al. 2018)",
-    "ratio": "log-likelihood per token, tuned minus base (Carlini et al. 2021; Mireshghallah et al. 2022)",
-}
-"""What each attack scores, with its source."""
-
 Floats = Sequence[float] | np.ndarray
 
 
@@ -77,11 +67,6 @@ def resolvable(non_members: int, fpr: float) -> bool:
     return non_members * fpr >= 3 - 1e-9
 
 
-def attack_scores(attack: str, tuned: Scores, base: Scores) -> np.ndarray:
-    """Scores [n] of the attack `loss` or `ratio`; higher = member."""
-    return tuned.means if attack == "loss" else tuned.means - base.means
-
-
 def measure(
     attack: str,
     members: Sample,
@@ -90,7 +75,7 @@ def measure(
     conditions: dict[str, bool],
     alpha: float,
     rng: np.random.Generator,
-    method: str | None = None,
+    method: str,
 ) -> list[Figure]:
     """AUC and TPR at 1 % and 0.1 % FPR of one attack, with stratified bootstrap intervals by unit (2,000 draws).
 
@@ -104,7 +89,7 @@ def measure(
         conditions: validity conditions that hold for all of these figures.
         alpha: error probability of the two-sided intervals.
         rng: source of the resamples.
-        method: what the score is; known for `loss` and `ratio`.
+        method: what the score is.
     """
     inside, outside = _sides(members.scores, non_members.scores)
     size = len(inside) + len(outside)
@@ -116,7 +101,7 @@ def measure(
         return np.concatenate([area(w1, w2)[:, None], tpr(w1, w2)], axis=1)
 
     samples = bootstrap(both, [members.groups, non_members.groups], rng)
-    what = f"{method or METHODS[attack]}; stratified bootstrap by unit"
+    what = f"{method}; stratified bootstrap by unit"
     low, high = interval(samples[:, 0], alpha)
     enough = min(len(inside), len(outside)) >= FEWEST
     figures = [
@@ -134,6 +119,44 @@ def measure(
                    conditions=conditions, resolvable=enough and resolvable(len(outside), fpr))
         )  # fmt: skip
     return figures
+
+
+def strongest(
+    attacks: Mapping[str, tuple[Sample, Sample]], areas: Mapping[str, Figure], *, alpha: float, rng: np.random.Generator
+) -> Figure:
+    """The AUC of the strongest of several attacks, with bounds that hold although it was picked afterwards.
+
+    The attack with the largest true AUC is one of them, whichever it is, and its own upper bound holds: so the largest upper
+    bound needs no correction. The largest lower bound does, since any of them could be too high: each is taken at level
+    1 − α/k (Bonferroni).
+
+    Args:
+        attacks: scores of members and non-members by attack; the same records in the same order.
+        areas: the figure `membership.ATTACK.auc` of each.
+        alpha: error probability of the two-sided interval.
+        rng: source of the resamples.
+    """
+    pairs = list(attacks.values())
+    statistics = [_Area(*_sides(inside.scores, outside.scores)) for inside, outside in pairs]
+
+    def every(w1: np.ndarray, w2: np.ndarray) -> np.ndarray:
+        return np.stack([area(w1, w2) for area in statistics], axis=1)
+
+    samples = bootstrap(every, [side.groups for side in pairs[0]], rng)
+    best = max(areas, key=lambda name: areas[name].value)
+    highs = [figure.high for figure in areas.values() if figure.high is not None]
+    low = max(interval(samples[:, column], alpha / len(pairs))[0] for column in range(len(pairs)))
+    return Figure(
+        name="membership.worst.auc",
+        value=areas[best].value,
+        low=min(low, areas[best].value),
+        high=max(highs),
+        n=areas[best].n,
+        method=f"the strongest of {len(pairs)} attacks, {best}: largest upper bound of all, largest lower bound at level "
+        f"1 - {alpha:g}/{len(pairs)} (Bonferroni); stratified bootstrap by unit",
+        conditions={name: all(area.conditions.get(name, True) for area in areas.values()) for name in areas[best].conditions},
+        resolvable=all(area.resolvable for area in areas.values()),
+    )
 
 
 def roc_band(

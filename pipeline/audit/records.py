@@ -17,7 +17,7 @@ class Drawn:
     """Members to attack, held-out records in the order of the lot, and what the files hold.
 
     `repeated` counts the records that no lot could fall on because of their text. `real_units` counts the privacy units of
-    the training records that are no canaries.
+    the training records that are no canaries. `ids` are those of all training records and of all held-out ones.
     """
 
     members: list[Record]
@@ -25,6 +25,12 @@ class Drawn:
     planted_as_drawn: bool
     repeated: int
     real_units: int
+    ids: tuple[frozenset[str], frozenset[str]]
+
+    @property
+    def sides(self) -> tuple[list[Record], list[Record]]:
+        """Members and held-out records."""
+        return self.members, self.held_out
 
 
 def draw(
@@ -57,6 +63,7 @@ def draw(
         planted_as_drawn=sorted(found) == expected and clean,
         repeated=len(real) + len(outside) - len(sides[0]) - len(sides[1]),
         real_units=len({record.unit for record in real}) if by_person else len(real),
+        ids=(frozenset(record.id for record in real), frozenset(record.id for record in outside)),
     )
 
 

@@ -21,6 +21,12 @@ from pipeline.train.examples import IGNORED, pad
 
 Tick = Callable[[int], None]
 
+TOP_K = 40
+"""Tokens that the sampling attacker draws from at each place, at temperature 1."""
+
+FIRST, MEAN, SPREAD, SAMPLED = range(4)
+"""Columns of `Scores.details`."""
+
 _HEAD_BYTES = 8 << 20
 """Logits held at once: small enough to stay near the cores' caches, which is faster than one large block."""
 
@@ -52,11 +58,15 @@ class Scores:
     """Scores of n sequences, in the order in which they were given.
 
     `log_probs[i]` holds the natural log-probability of each labelled token of sequence i (fp32 [tokens of i]), `hits[i]`
-    the number of them that the model ranks first.
+    the number of them that the model ranks first. `details[i]`, where asked for, holds for each of these tokens (fp32
+    [tokens of i, 4], columns FIRST, MEAN, SPREAD, SAMPLED): 1 if it is ranked first; mean and standard deviation of the
+    log-probability over the vocabulary, under the model's own distribution; its log-probability where only the TOP_K most
+    likely tokens are drawn from, −∞ if it is none of them.
     """
 
     log_probs: tuple[np.ndarray, ...]
     hits: np.ndarray
+    details: tuple[np.ndarray, ...] = ()
 
     @functools.cached_property
     def totals(self) -> np.ndarray:
@@ -75,20 +85,29 @@ class Scores:
 
     def pick(self, rows: Sequence[int] | np.ndarray) -> Scores:
         """The scores of some sequences."""
-        return Scores(tuple(self.log_probs[row] for row in rows), self.hits[np.asarray(rows, np.int64)])
+        details = tuple(self.details[row] for row in rows) if self.details else ()
+        return Scores(tuple(self.log_probs[row] for row in rows), self.hits[np.asarray(rows, np.int64)], details)
+
+    def joined(self, other: Scores) -> Scores:
+        """These scores, then the others."""
+        hits = np.concatenate([self.hits, other.hits])
+        return Scores(self.log_probs + other.log_probs, hits, self.details + other.details)
 
 
 def ignore(tokens: int) -> None:
     """The tick of a caller that does not watch."""
 
 
-def score(model: nn.Module, sequences: Sequence[Labelled], *, budget: int = 2048, tick: Tick = ignore) -> Scores:
+def score(
+    model: nn.Module, sequences: Sequence[Labelled], *, budget: int = 2048, detailed: bool = False, tick: Tick = ignore
+) -> Scores:
     """Score labelled sequences.
 
     Args:
         model: a Hugging Face causal LM, with or without a peft adapter, in eval mode.
         sequences: token ids and labels.
         budget: padded tokens in a batch; does not change the result.
+        detailed: fill in `Scores.details` too.
         tick: called after each batch with the number of tokens in it.
 
     Returns:
@@ -100,24 +119,26 @@ def score(model: nn.Module, sequences: Sequence[Labelled], *, budget: int = 2048
     decoder, head = parts(model)
     device = next(decoder.parameters()).device
     log_probs: list[np.ndarray] = [np.zeros(0, np.float32)] * len(sequences)
+    details: list[np.ndarray] = [np.zeros((0, 4), np.float32)] * len(sequences) if detailed else []
     hits = np.zeros(len(sequences), np.int64)
 
     @torch.inference_mode()
-    def run(rows: list[int]) -> tuple[list[int], list[torch.Tensor], list[torch.Tensor]]:
+    def run(rows: list[int]) -> tuple[list[int], list[torch.Tensor]]:
         ids, labels = pad([sequences[row] for row in rows], 0)  # type: ignore[arg-type]  # reads ids and labels only
         hidden = decoder(input_ids=ids.to(device), use_cache=False).last_hidden_state[:, :-1]
         targets = labels[:, 1:].to(device)
         scored = targets != IGNORED
-        values, first = _read(head, hidden[scored], targets[scored])
-        counts = scored.sum(1).tolist()
-        return rows, list(values.split(counts)), list(first.split(counts))
+        found = read(head, hidden[scored], targets[scored], detailed=detailed)
+        return rows, list(found.split(scored.sum(1).tolist()))
 
     with workers(device) as pool:
-        for rows, values, first in pool.map(run, batches([len(sequence.input_ids) for sequence in sequences], budget)):
-            for row, value, hit in zip(rows, values, first, strict=True):
-                log_probs[row], hits[row] = value.numpy(), int(hit.sum())
+        for rows, found in pool.map(run, batches([len(sequence.input_ids) for sequence in sequences], budget)):
+            for row, columns in zip(rows, found, strict=True):
+                log_probs[row], hits[row] = columns[:, 0].numpy(), int(columns[:, 1].sum())
+                if detailed:
+                    details[row] = columns[:, 1:].numpy()
             tick(sum(len(sequences[row].input_ids) for row in rows))
-    return Scores(tuple(log_probs), hits)
+    return Scores(tuple(log_probs), hits, tuple(details))
 
 
 @contextmanager
@@ -172,13 +193,43 @@ def head_rows(head: nn.Module) -> int:
     return max(16, _HEAD_BYTES // (4 * vocabulary))
 
 
-def _read(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability of each target and whether it is ranked first: two [N] tensors on the CPU."""
-    values, first = [hidden.new_zeros(0)], [targets.new_zeros(0, dtype=torch.bool)]
+def read(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, *, detailed: bool = False) -> torch.Tensor:
+    """What the model says of each target, read off the hidden states before it, some rows of logits at a time.
+
+    Args:
+        head: hidden states to logits.
+        hidden: hidden states, [N, d].
+        targets: token ids, [N].
+        detailed: compute MEAN, SPREAD and SAMPLED too.
+
+    Returns:
+        fp32 [N, 2] on the CPU: log-probability, and whether the target is ranked first; [N, 5] with the details.
+    """
+    found = [hidden.new_zeros(0, 5 if detailed else 2)]
     rows = head_rows(head)
     for some, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):
         logits = head(some).float()
         chosen = logits.gather(1, wanted[:, None])[:, 0]
-        values.append(chosen - logits.logsumexp(1))
-        first.append(logits.argmax(1) == wanted)
-    return torch.cat(values).cpu(), torch.cat(first).cpu()
+        total = logits.logsumexp(1)
+        columns = [chosen - total, (logits.argmax(1) == wanted).float()]
+        if detailed:
+            columns += [*moments(logits - total[:, None]), _sampled(logits, chosen)]
+        found.append(torch.stack(columns, 1))
+    return torch.cat(found).cpu()
+
+
+def moments(log_probs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of the log-probability of a token drawn from a distribution: [N, V] to two [N].
+
+    The second pass takes squares of differences, since the difference of squares would cancel where a model is sure.
+    """
+    probs = log_probs.exp()
+    mean = (probs * log_probs).sum(1)
+    spread = (probs * (log_probs - mean[:, None]).square()).sum(1).sqrt()
+    return mean, spread
+
+
+def _sampled(logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Log-probability [N] of tokens with logits `chosen` [N] where the TOP_K most likely ones are drawn from."""
+    kept = logits.topk(min(TOP_K, logits.shape[1]), dim=1).values
+    return (chosen - kept.logsumexp(1)).masked_fill(chosen < kept[:, -1], -torch.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,15 +10,16 @@ from typing import TYPE_CHECKING
 from pipeline.audit.attack import Attack
 from pipeline.audit.figures import Evidence, Figure, Series, gather
 from pipeline.canaries import Manifest, Planted, load_manifest
+from pipeline.corpus import Corpus
 from pipeline.errors import IntegrityError
-from pipeline.folders import Progress, digest_folder, silent, stage, write_json
+from pipeline.folders import Progress, digest_folder, silent, stage, write_json, write_lines
 from pipeline.policy import Policy
 
 if TYPE_CHECKING:
     from pipeline.scrub import Scrubbed
     from pipeline.train.loop import Trained
 
-_VERSION = "audit/4"
+_VERSION = "audit/5"
 
 
 def audit(
@@ -29,6 +31,7 @@ def audit(
     *,
     registered: bool,
     claimed: bool = True,
+    corpus: Corpus | None = None,
     progress: Progress = silent,
 ) -> Evidence:
     """Attack a trained adapter and write down what was found.
@@ -38,9 +41,11 @@ def audit(
         trained: the adapter and what it cost.
         scrubbed: the scrubber's recall on planted values.
         policy: the sections `audit` and `data` are read.
-        folder: the stage's folder; holds evidence.json.
+        folder: the stage's folder; holds evidence.json, and findings.jsonl: where in the originals the values stand that a
+            game found (no text).
         registered: the ledger holds the manifest's digest, from before the first step (`Ledger.manifests`).
         claimed: False for an adapter whose training is not known: no figure then speaks of what was promised.
+        corpus: what was read. Without it, the games on removed values are not played, and their figures are absent.
         progress: told tokens run of tokens in all, and the figures `attack` and, while they are ranked, `canaries`.
 
     Returns:
@@ -61,18 +66,22 @@ def audit(
         "train": policy.train.model_dump(mode="json"),
         "registered": registered,
         "claimed": claimed,
+        "originals": corpus.fingerprint if corpus else None,
     }
+    sources = (corpus.folder / "records.jsonl", scrubbed.folder) if corpus else None
 
     def work(partial: Path) -> Evidence:
         manifest = _sealed(planted, trained)
-        attack = Attack(planted, trained, manifest, policy, progress, registered=registered, claimed=claimed)
+        attack = Attack(planted, trained, manifest, policy, progress, registered=registered, claimed=claimed, sources=sources)
         figures = [*(_promised(trained) if claimed else []), *_recall(scrubbed)]
         series: Series = {}
-        for part in (attack.canaries, attack.exposure, attack.membership, attack.utility, attack.control):
+        parts = attack.canaries, attack.exposure, attack.membership, attack.extraction, attack.games
+        for part in (*parts, attack.utility, attack.control):
             found, pictures = part()
             figures += found
             series |= pictures
         evidence = gather(folder, figures, series, attack.seconds)
+        write_lines(partial / "findings.jsonl", (json.dumps(found, ensure_ascii=False) + "\n" for found in attack.findings))
         write_json(partial / "evidence.json", evidence.model_dump(mode="json", exclude={"folder"}))
         return evidence
 

@@ -46,3 +46,24 @@ def scrub(arguments: argparse.Namespace) -> int:
     rows += [(f"{int(count):,} records", f"{peak:,.0f} MB", "", "") for count, peak in result["peak_mb"].items()]
     answer(arguments, result, columns(rows, ("way", "round", "speed", "to plain")))
     return 0
+
+
+def audit(arguments: argparse.Namespace) -> int:
+    """Time the exact rank of a secret against scoring every candidate on its own."""
+    from pipeline.bench.audit import SHAPES, run
+
+    warnings.filterwarnings("ignore")
+    shapes = arguments.shape or ["nano", "gpt2"]
+    for name in shapes:
+        if name not in SHAPES:
+            raise UsageError(f"There is no shape {name}: give --shape one of {', '.join(SHAPES)}.")
+    result = run(shapes, max(1, arguments.rounds), arguments.threads, batches=max(1, arguments.batches))
+    rows = []
+    for name in shapes:
+        found = result[name]
+        seconds, line = found["seconds"], found["canaries"]
+        rows.append((name, f"{found['candidates']:,}", f"{seconds['packed']:.3f} s", f"{seconds['plain_all']:.1f} s",
+                     f"{found['ratio']:.0f} x", f"{line['seconds_a_canary']:.3f} s"))  # fmt: skip
+    heads = ("shape", "candidates", "packed", "one by one, scaled", "speed", "each canary")
+    answer(arguments, result, columns(rows, heads))
+    return 0

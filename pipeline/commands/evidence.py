@@ -32,6 +32,7 @@ def audit(arguments: argparse.Namespace) -> int:
     from pipeline import audit as attacks
     from pipeline import gates, waivers
     from pipeline.canaries import Planted
+    from pipeline.corpus import Corpus
     from pipeline.ledger import Ledger
     from pipeline.scrub import Scrubbed
     from pipeline.train.loop import Trained
@@ -40,6 +41,7 @@ def audit(arguments: argparse.Namespace) -> int:
     folder = _audited_run(arguments.target, arguments.home) if adapter is None else runs.find(arguments.home, arguments.run)
     policy = policies.load(arguments.policy or folder / "policy.json")
     planted, scrubbed = stored(folder, "planted", Planted), stored(folder, "scrubbed", Scrubbed)
+    corpus = stored(folder, "corpus", Corpus)
     if adapter is None:
         trained = stored(folder, "trained", Trained)
     else:
@@ -48,7 +50,15 @@ def audit(arguments: argparse.Namespace) -> int:
     fresh = private_folder(folder / "audits") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
     with watched("audit") as line:
         evidence = attacks.audit(
-            planted, trained, scrubbed, policy, fresh, registered=registered, claimed=adapter is None, progress=line
+            planted,
+            trained,
+            scrubbed,
+            policy,
+            fresh,
+            registered=registered,
+            claimed=adapter is None,
+            corpus=corpus,
+            progress=line,
         )
     verdict = gates.judge(policy, evidence, waivers.load(arguments.home, policy), datetime.now(UTC).date())
     content = {

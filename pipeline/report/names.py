@@ -37,6 +37,10 @@ NAMES: dict[str, Name] = {
     "exposure.mean_p": Name(
         "Planted secrets on average against chance (p)", "number", "Was a planted secret memorised?", _LEAK
     ),
+    "extraction.either_excess": Name(
+        "Records that come out word for word, beyond chance", "percent", "Can training records be extracted?", _LEAK
+    ),
+    "games.values_left_in_training": Name("Removed values left in the training text", "number", "", ""),
     "epsilon.correct_guesses": Name("Right guesses about planted secrets", "percent", "", ""),
     "privacy.delta": Name("Slack of the limit (δ)", "scientific", "Is the privacy spent within its limit?", _RAISE),
     "scrub.recall": Name(
@@ -66,6 +70,7 @@ ATTACKS = {
     "min_k": "Min-K\u00a0%",
     "min_k_plus": "Min-K\u00a0%++",
     "rmia": "RMIA",
+    "worst": "Strongest of all",
     "splitter": "Control: words, no model",
 }
 METRICS = {
@@ -89,7 +94,7 @@ _ENTITIES = {
     "CRYPTO": "Crypto wallet",
 }
 _ACRONYMS = {"US", "UK", "IP", "MAC", "IBAN", "URL", "ID", "API"}
-_PREFIXES = {"scrub": "percent"}
+_PREFIXES = {"scrub": "percent", "extraction": "percent", "games": "percent"}
 
 STATUS = {
     "released": "Released",
@@ -117,6 +122,8 @@ def name(figure: str) -> Name:
         attack = ATTACKS.get(rest[0], words(rest[0]))
         attack = attack[:1].lower() + attack[1:] if attack[1:2].islower() else attack
         return Name(f"Membership attack, {attack} ({title})", format, "Can an attacker tell who was in the data?", _MEMBERSHIP)
+    if figure.startswith("games.values_left_in_training."):
+        return Name(f"Removed values left in the training text: {entity(rest[-1]).lower()}", "number", "", "")
     return Name(words(figure), _PREFIXES.get(family, "number"), "", "Look the figure up in the table of all figures.")
 
 

@@ -70,7 +70,8 @@ def posed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Policy, Ev
     before = set(folder.rglob("*"))
     evidence = audit(planted, trained, scrubbed, rules, folder / "evidence", registered=True)
     left = {path.relative_to(folder).as_posix() for path in set(folder.rglob("*")) - before}
-    assert left == {"evidence", "evidence/evidence.json", "evidence/stage.json"}  # nothing of the twin is on disk
+    files = {f"evidence/{name}" for name in ("evidence.json", "findings.jsonl", "stage.json")}
+    assert left == {"evidence"} | files  # nothing of the twin is on disk
     yield rules, evidence, trained
     patch.undo()
 

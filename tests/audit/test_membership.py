@@ -101,7 +101,7 @@ def test_intervals_cover_the_true_auc_and_hold_for_records_of_one_person_only_by
 
 def test_figures_name_value_interval_and_size() -> None:
     pair = drawn(400, 1.0, np.random.default_rng(0))
-    found = membership.measure("ratio", *pair, conditions={"fine": True}, alpha=0.05, rng=np.random.default_rng(1))
+    found = membership.measure("ratio", *pair, conditions={"fine": True}, alpha=0.05, rng=np.random.default_rng(1), method="m")
     assert [figure.name for figure in found] == [
         "membership.ratio.auc", "membership.ratio.tpr_at_1", "membership.ratio.tpr_at_01",
     ]  # fmt: skip
@@ -116,7 +116,7 @@ def test_figures_name_value_interval_and_size() -> None:
 @pytest.mark.parametrize(("n", "expected"), [(40, [False] * 3), (299, [True, False, False]), (300, [True, True, False])])
 def test_what_the_sample_cannot_resolve_is_marked(n: int, expected: list[bool]) -> None:
     pair = drawn(n, 0.2, np.random.default_rng(0))
-    found = membership.measure("loss", *pair, conditions={}, alpha=0.05, rng=np.random.default_rng(1))
+    found = membership.measure("loss", *pair, conditions={}, alpha=0.05, rng=np.random.default_rng(1), method="m")
     assert [figure.resolvable for figure in found] == expected
 
 
@@ -127,7 +127,7 @@ def test_a_rate_of_one_in_a_thousand_needs_three_thousand_non_members() -> None:
 
 def test_no_hits_still_have_an_upper_bound() -> None:
     members, others = Sample(np.zeros(300), np.arange(300)), Sample(np.ones(300), np.arange(300))
-    found = membership.measure("loss", members, others, conditions={}, alpha=0.05, rng=np.random.default_rng(1))
+    found = membership.measure("loss", members, others, conditions={}, alpha=0.05, rng=np.random.default_rng(1), method="m")
     assert found[1].value == 0.0
     assert found[1].high == pytest.approx(stats.binomtest(0, 300).proportion_ci(0.95, "exact").high, abs=1e-9)
 

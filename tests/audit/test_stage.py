@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save_file
 from pipeline import canaries, models, policy
 from pipeline.audit import Evidence, Figure, audit, canary, epsilon, exposure
 from pipeline.audit import stage as stages
+from pipeline.audit.signals import METHODS
 from pipeline.canaries import Planted, load_manifest, plant
-from pipeline.corpus import Part, Record, load_records, save_records
+from pipeline.corpus import Corpus, Part, Record, load_records, save_records
 from pipeline.errors import IntegrityError
-from pipeline.folders import digest_file, digest_folder
+from pipeline.folders import digest_file, digest_folder, write_lines
 from pipeline.gates import judge
 from pipeline.policy import Lora, Policy
 from pipeline.scrub import Recall, Scrubbed
@@ -38,6 +39,12 @@ class Line(NamedTuple):
     scrubbed: Scrubbed
     base: models.Base
     rules: Policy
+    corpus: Corpus
+
+
+def name_of(index: int) -> str:
+    """The personal value that was removed from the end of a record."""
+    return f" {tiny.words()[index % 300]} {tiny.words()[7 * index % 320]}"
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +60,20 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
         data__held_out=0.4, canaries__count=128, canaries__prefix_tokens=4, canaries__guesses=64, canaries__repeated=0,
         gates__epsilon_bound__at_most=2.5,  # below the ceiling of 64 guesses
         audit__membership_records=120, audit__utility_records=50, audit__exposure_canaries=32,
+        audit__prefix_tokens=11, audit__suffix_tokens=4,  # the sentinel's ten letters and a word, then words of its own
+        audit__samples=8, audit__games_values=10,
     )  # fmt: skip
     texts = [f"{SENTINEL} {tiny.sentence(i, 5)}" for i in range(300)]
     (folder / "scrubbed").mkdir()
     made = (Record(f"r{i}", f"u{i // 2}", (Part("text", text),)) for i, text in enumerate(texts))
     save_records(folder / "scrubbed" / "records.jsonl", made)
+    spans = [[{"start": len(text), "end": len(text + name_of(i)), "entity": "PERSON"}] for i, text in enumerate(texts)]
+    lines = (json.dumps({"id": f"r{i}", "spans": found}) + "\n" for i, found in enumerate(spans))
+    write_lines(folder / "scrubbed" / "spans.jsonl", lines)
+    originals = (Record(f"r{i}", f"u{i // 2}", (Part("text", text + name_of(i)),)) for i, text in enumerate(texts))
+    (folder / "corpus").mkdir()
+    save_records(folder / "corpus" / "records.jsonl", originals)
+    corpus = Corpus.model_construct(folder=folder / "corpus", fingerprint="0" * 64)
     recall = (Recall(entity="ALL", planted=200, found=190, low=0.917), Recall(entity="PERSON", planted=50, found=45, low=0.8))
     scrubbed = Scrubbed(
         folder=folder / "scrubbed", records=300, changed=0, entities={}, detector="default", operator="placeholder",
@@ -65,7 +81,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(canaries.random, "SystemRandom", lambda: random.Random(7))  # repeatable coins and secrets
-        return Line(plant(scrubbed, base, chosen, folder / "planted"), scrubbed, base, chosen)
+        return Line(plant(scrubbed, base, chosen, folder / "planted"), scrubbed, base, chosen, corpus)
 
 
 def trained(line: Line, folder: Path, steps: int) -> Trained:
@@ -106,14 +122,14 @@ def trained(line: Line, folder: Path, steps: int) -> Trained:
 def quiet(line: Line, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Evidence]:
     folder = tmp_path_factory.mktemp("quiet")
     made = trained(line, folder, 0)
-    return made, audit(line.planted, made, line.scrubbed, line.rules, folder / "evidence", registered=True)
+    return made, audit(line.planted, made, line.scrubbed, line.rules, folder / "evidence", registered=True, corpus=line.corpus)
 
 
 @pytest.fixture(scope="module")
 def leaky(line: Line, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Evidence]:
     folder = tmp_path_factory.mktemp("leaky")
     made = trained(line, folder, 80)
-    evidence = audit(line.planted, made, line.scrubbed, line.rules, folder / "evidence", registered=True)
+    evidence = audit(line.planted, made, line.scrubbed, line.rules, folder / "evidence", registered=True, corpus=line.corpus)
     return made, evidence
 
 
@@ -123,7 +139,11 @@ NAMES = {
     "epsilon.fdp_lower_bound", "epsilon.fdp_claim_p", "epsilon.fdp_outcome", "exposure.family_cutoff",
     "exposure.family_p", "exposure.mean_p", "exposure.mean_bits", "exposure.max_bits", "exposure.control_mean_bits",
     "exposure.control_p", "membership.splitter.auc",
-    *(f"membership.{attack}.{figure}" for attack in ("loss", "ratio") for figure in ("auc", "tpr_at_1", "tpr_at_01")),
+    *(f"membership.{attack}.{figure}" for attack in METHODS for figure in ("auc", "tpr_at_1", "tpr_at_01")),
+    "membership.worst.auc",
+    *(f"extraction.{way}{side}" for way in ("greedy", "discoverable", "either") for side in ("", "_control", "_excess")),
+    *(f"games.{game}{side}" for game in ("sampling", "reconstruction", "inference") for side in ("", "_control", "_excess")),
+    "games.sampling_recall", "games.values_left_in_training", "games.values_left_in_training.PERSON",
     *(f"utility.{name}" for name in ("base_perplexity", "perplexity", "perplexity_ratio", "base_accuracy", "accuracy")),
 }  # fmt: skip
 
@@ -133,7 +153,7 @@ def test_every_figure_is_there_finite_and_ordered(quiet: tuple[Trained, Evidence
     assert set(figures) == NAMES
     for name, figure in figures.items():
         assert figure.name == name
-        assert figure.n > 0
+        assert figure.n > 0, name
         assert figure.method
         assert math.isfinite(figure.value)
         assert figure.low is None or figure.low <= figure.value
@@ -154,8 +174,10 @@ def test_a_model_that_memorised_is_caught_by_every_attack(leaky: tuple[Trained, 
     assert figures["exposure.family_p"].value < 0.01
     assert figures["exposure.mean_bits"].value > 8
     assert figures["exposure.control_mean_bits"].value < 4
-    for attack in ("loss", "ratio"):
-        assert figures[f"membership.{attack}.auc"].low > 0.7
+    for attack in METHODS:
+        assert figures[f"membership.{attack}.auc"].low > 0.6
+    assert figures["membership.worst.auc"].low > 0.7
+    assert figures["extraction.either_excess"].low > 0.1
 
 
 def test_a_model_that_learned_nothing_shows_nothing(quiet: tuple[Trained, Evidence]) -> None:
@@ -163,21 +185,23 @@ def test_a_model_that_learned_nothing_shows_nothing(quiet: tuple[Trained, Eviden
     assert figures["epsilon.lower_bound"].value < 1.5
     assert figures["exposure.family_p"].value > 1e-3
     assert figures["exposure.mean_p"].value > 1e-3
-    assert figures["membership.ratio.auc"].low < 0.6
+    assert figures["membership.worst.auc"].low < 0.6
+    assert figures["extraction.either"].value == figures["extraction.either_control"].value == 0
 
 
 def test_the_gates_reject_the_model_that_memorised(line: Line, leaky: tuple[Trained, Evidence]) -> None:
     verdict = judge(line.rules, leaky[1])
     failed = {gate.name for gate in verdict.gates if not gate.passed}
     assert verdict.status == "rejected"
-    assert {"epsilon_bound", "exposure", "membership"} <= failed
+    assert {"epsilon_bound", "exposure", "membership", "extraction"} <= failed
     bound, limit = leaky[1].figures["epsilon.lower_bound"], line.rules.gates["epsilon_bound"].at_most
     assert limit < bound.value <= bound.ceiling  # the audit had the power to show it
 
 
 def test_the_bounds_that_gates_judge_are_there(quiet: tuple[Trained, Evidence], leaky: tuple[Trained, Evidence]) -> None:
     for _, evidence in (quiet, leaky):
-        for name in ("membership.loss.auc", "membership.ratio.auc", "membership.splitter.auc", "utility.perplexity_ratio"):
+        judged = "membership.worst.auc", "extraction.either_excess", "membership.splitter.auc", "utility.perplexity_ratio"
+        for name in judged:
             assert evidence.figures[name].low <= evidence.figures[name].value <= evidence.figures[name].high
         figure = evidence.figures["epsilon.lower_bound"]
         assert figure.ceiling == evidence.figures["epsilon.reachable"].value == epsilon.one_run_epsilon(128, 64, 64, 1e-4)
@@ -297,6 +321,16 @@ def test_evidence_file_is_the_value_and_holds_no_text(leaky: tuple[Trained, Evid
     texts = [record.parts[0].text for record in load_records(line.planted.folder / "train.jsonl")]
     assert SENTINEL not in text
     assert not any(found in text for found in texts)
+    findings = (evidence.folder / "findings.jsonl").read_text()
+    names = [name_of(i).strip() for i in range(300)]
+    assert not any(name in text + findings for name in names)
+    assert all(set(json.loads(row)) == {"game", "id", "part", "start", "end", "entity"} for row in findings.splitlines())
+
+
+def test_without_the_originals_no_game_is_played(line: Line, quiet: tuple[Trained, Evidence], tmp_path: Path) -> None:
+    evidence = audit(line.planted, quiet[0], line.scrubbed, line.rules, tmp_path / "evidence", registered=True)
+    played = {name for name in quiet[1].figures if name.startswith("games.")}
+    assert set(quiet[1].figures) - set(evidence.figures) == played != set()
 
 
 def test_an_audit_of_the_same_inputs_is_not_done_again_and_of_others_is(
@@ -304,7 +338,9 @@ def test_an_audit_of_the_same_inputs_is_not_done_again_and_of_others_is(
 ) -> None:
     made, evidence = quiet
     monkeypatch.setattr(models, "with_adapter", lambda *_: pytest.fail("the model was loaded again"))
-    assert audit(line.planted, made, line.scrubbed, line.rules, evidence.folder, registered=True) == evidence
+    assert (
+        audit(line.planted, made, line.scrubbed, line.rules, evidence.folder, registered=True, corpus=line.corpus) == evidence
+    )
     other = line.rules.override(audit__utility_records=51)
     with pytest.raises(pytest.fail.Exception):
         audit(line.planted, made, line.scrubbed, other, evidence.folder, registered=True)
@@ -317,7 +353,16 @@ def test_the_same_audit_in_another_folder_finds_the_same(line: Line, quiet: tupl
     def progress(done: int, total: int, **figures: float | int | str) -> None:
         seen.append((done, total))
 
-    again = audit(line.planted, made, line.scrubbed, line.rules, tmp_path / "evidence", registered=True, progress=progress)
+    again = audit(
+        line.planted,
+        made,
+        line.scrubbed,
+        line.rules,
+        tmp_path / "evidence",
+        registered=True,
+        corpus=line.corpus,
+        progress=progress,
+    )
     assert again.digest == evidence.digest
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert len({total for _, total in seen}) == 1
@@ -371,6 +416,6 @@ def test_a_diverged_adapter_fails_its_gates_instead_of_stopping_the_audit(line: 
     path = made.adapter / "adapter_model.safetensors"
     save_file({name: tensor * float("nan") for name, tensor in load_file(path).items()}, path)
     made = made.model_copy(update={"adapter_digest": digest_folder(made.adapter)})
-    evidence = audit(line.planted, made, line.scrubbed, line.rules, tmp_path / "evidence", registered=True)
+    evidence = audit(line.planted, made, line.scrubbed, line.rules, tmp_path / "evidence", registered=True, corpus=line.corpus)
     failed = {gate.name for gate in judge(line.rules, evidence).gates if not gate.passed}
-    assert {"epsilon_bound", "exposure", "membership", "utility"} <= failed
+    assert {"epsilon_bound", "exposure", "membership", "extraction", "utility"} <= failed

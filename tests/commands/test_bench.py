@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline import cli
-from pipeline.bench import train
+from pipeline.bench import audit, train
 from tests import tiny
 
 
@@ -41,8 +41,25 @@ def test_every_way_runs_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     assert train._flops(shape) == 4 * (weights + 32 * len(tiny.tokenizer()))
 
 
-def test_an_unknown_shape_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["bench", "train", "--shape", "huge"]) == 2
+def test_ranking_is_timed_against_the_same_candidates_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(audit.SHAPES, "nano", train.Shape(lambda: tiny.llama(layers=1), 2, 16))
+    monkeypatch.setattr(audit, "COUNTS", (1, 2))
+    command = ["bench", "audit", "--shape", "nano", "--rounds", "1", "--batches", "2", "--json"]
+    assert cli.main(command) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])["nano"]
+    assert found["candidates"] == 48**3
+    assert found["sample"]["scaled_by"] == 48**3 / 128
+    seconds = found["seconds"]
+    assert found["ratio"] == pytest.approx(seconds["plain_sample"] * 48**3 / 128 / seconds["packed"])
+    assert found["agreement"]["largest_difference_nats"] < 1e-3
+    assert set(found["canaries"]["seconds"]) == {"1", "2"}
+
+
+@pytest.mark.parametrize("what", ["train", "audit"])
+def test_an_unknown_shape_is_refused(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", what, "--shape", "huge"]) == 2
     assert "There is no shape huge" in capsys.readouterr().err
 
 

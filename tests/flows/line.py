@@ -17,6 +17,7 @@ OPEN_GATES = {
     "exposure": {"at_least": 0},
     # So few members differ from non-members by chance once in a while, which rightly voids the membership figure.
     "membership": {"figure": "privacy.epsilon", "judge": "value", "at_most": 8},
+    "extraction": {"at_most": 1},
     "scrub_recall": {"at_least": 0},
     "utility": {"at_most": 1e9},
 }
@@ -56,7 +57,7 @@ def policy(folder: Path) -> dict:
         "scrub": {"probes": 30},
         "canaries": {"count": 32, "guesses": 16, "prefix_tokens": 4, "repeated": 1},
         "train": {"expected_batch": 32, "steps": 3},
-        "audit": {"membership_records": 50, "utility_records": 20, "exposure_canaries": 8},
+        "audit": {"membership_records": 50, "utility_records": 20, "exposure_canaries": 8, "samples": 8, "games_values": 5},
         "gates": OPEN_GATES,
     }
 
