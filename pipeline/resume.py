@@ -57,7 +57,7 @@ def take_up(home: Path, wanted: Identity) -> Run | None:
     """
     for folder in interrupted(home, wanted):
         runs.hold(folder)
-        if (folder / "outcome.json").exists():  # it ended while we looked
+        if _ended(folder):  # while we looked
             runs.let_go(folder)
             continue
         return runs.start(home, wanted.name, folder.name)
@@ -86,10 +86,13 @@ def interrupted(home: Path, wanted: Identity) -> list[Path]:
     noted = wanted.model_dump(mode="json")
     found = []
     for path in (home.expanduser().absolute() / "runs").glob("*/run.json"):
-        ended = any((path.parent / name).exists() for name in ("outcome.json", "abandoned"))
-        if not ended and json.loads(path.read_text(encoding="utf-8")) == noted:
+        if not _ended(path.parent) and json.loads(path.read_text(encoding="utf-8")) == noted:
             found.append(path.parent)
     return sorted(found, key=lambda folder: folder.name[-20:], reverse=True)
+
+
+def _ended(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("outcome.json", "abandoned"))
 
 
 def stands(run: Run, budget: str) -> str:

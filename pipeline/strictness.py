@@ -104,16 +104,27 @@ RULES: dict[str, Rule] = {
     "data.id_column": _COLUMN,
     "data.unit_column": _COLUMN,
     "data.unit_pattern": Rule(_free, "what in the unit column is the unit"),
+    "data.columns": Rule(_towards("keep", ("scrub", "hash"), ("drop", None)), "what becomes of a further column"),
     "data.limit": Rule(_free, "how many records are read"),
     "data.held_out": Rule(_free, "the share of units that is kept for the audit"),
     "data.max_tokens": Rule(_free, "how much of a record is trained on"),
     "data.overlong": Rule(_free, "what is done with long records"),
-    "scrub.detector": Rule(_same, "what finds personal data"),
+    "scrub.detector": Rule(_towards("fast", "default", "high_recall"), "what finds personal data"),
+    "scrub.model": Rule(_same, "the model that finds personal data"),
     "scrub.language": Rule(_free, "the language of the data"),
     "scrub.entities": Rule(_wider, "the kinds of personal data that are replaced"),
     "scrub.minimum_score": Rule(_less, "how sure the detector must be before it replaces"),
-    "scrub.operator": Rule(_towards("mask", ("placeholder", "redact")), "what stands in the place of personal data"),
+    "scrub.operator": Rule(
+        _towards("encrypt", "hash", "surrogate", "mask", ("placeholder", "redact")), "what stands in the place of personal data"
+    ),
+    "scrub.consistency": Rule(_towards("corpus", "person"), "within what equal values stay recognisable as equal"),
+    "scrub.locale": Rule(_free, "the language and country of surrogates"),
+    "scrub.rescan": Rule(_towards("off", "auto"), "whether another detector scans what is left"),
+    "scrub.sample": Rule(_more, "the records on which misses are measured"),
     "scrub.allow": Rule(_fewer, "the words that are never replaced"),
+    "scrub.deny": Rule(_wider, "the words that are always replaced"),
+    "scrub.countries": Rule(_wider, "the countries whose identifiers are replaced"),
+    "scrub.recognizers": Rule(_same, "recognisers of the organisation's own"),
     "scrub.probes": Rule(_more, "the values planted to test the scrubber"),
     "canaries.preset": Rule(_free, "sizes of the canaries, where they are not given one by one"),
     "canaries.repetitions": Rule(_same, "how often the repeated secrets are planted"),
@@ -154,6 +165,11 @@ RULES: dict[str, Rule] = {
     "audit.alpha": Rule(_same, "the error probability of the bounds, which makes some gates stricter and others laxer"),
     "audit.membership_records": _SAMPLE,
     "audit.utility_records": _SAMPLE,
+    "audit.extraction_records": _SAMPLE,
+    "audit.prefix_tokens": Rule(_more, "how much of a record the extracting attacker knows"),
+    "audit.suffix_tokens": Rule(_less, "how much must come out to count as extracted"),
+    "audit.samples": _SAMPLE,
+    "audit.games_values": _SAMPLE,
     "audit.control": Rule(_towards(False, True), "whether the attacks are shown to see a leak"),
     "audit.exposure_canaries": _SAMPLE,
     "release.approval": Rule(_towards("none", "required"), "whether a person must say yes"),
@@ -184,11 +200,16 @@ def changes(old: Policy, new: Policy) -> list[Change]:
     found = []
     for key in [key for key in (before | after) if not key.startswith("gates.")]:
         if before.get(key) != after.get(key):
-            rule, pair = RULES.get(key, _UNKNOWN), (before.get(key), after.get(key))
+            rule, pair = _rule(key), (before.get(key), after.get(key))
             found.append(Change(key, *pair, rule.compare(*pair), rule.about))
     for name in [*old.gates, *(name for name in new.gates if name not in old.gates)]:
         found += _gate_changes(name, old, new)
     return found
+
+
+def _rule(key: str) -> Rule:
+    """The rule of a key, or of the mapping that the key is an entry of."""
+    return RULES.get(key) or RULES.get(key.rpartition(".")[0], _UNKNOWN)
 
 
 def leaves(content: Any, path: str = "") -> dict[str, Any]:

@@ -20,16 +20,29 @@ HOUSE = policies.load("default").override(
     release__quarantine_days=5,
     scrub__allow=["Acme"],
     scrub__operator="mask",
+    scrub__consistency="corpus",
+    scrub__rescan="off",
+    scrub__deny=["Falcon"],
+    scrub__countries=["uk"],
+    scrub__recognizers="house-recognisers.yaml",
     canaries__secret_tokens=3,
     canaries__guesses=100,
     privacy__delta=1e-5,
 )
 # A tighter and a looser value of every key that has a direction; None where the range has no room.
 MOVES: dict[str, tuple[Any, Any]] = {
-    "scrub.detector": (None, None),  # one value so far
+    "data.columns": (None, None),  # a mapping of free names: below
+    "scrub.detector": ("high_recall", "fast"),
+    "scrub.model": (None, "spacy:en_core_web_lg"),
+    "scrub.consistency": ("person", None),
+    "scrub.rescan": ("auto", None),
+    "scrub.sample": (300, 100),
+    "scrub.deny": (["Falcon", "Osprey"], []),
+    "scrub.countries": (["uk", "germany"], []),
+    "scrub.recognizers": (None, "others.yaml"),
     "scrub.entities": ([*HOUSE.scrub.entities, "US_NPI"], list(HOUSE.scrub.entities[1:])),
     "scrub.minimum_score": (0.3, 0.4),
-    "scrub.operator": ("placeholder", None),
+    "scrub.operator": ("placeholder", "surrogate"),
     "scrub.allow": ([], ["Acme", "Ann"]),
     "scrub.probes": (300, 200),
     "canaries.count": (512, 128),
@@ -47,6 +60,11 @@ MOVES: dict[str, tuple[Any, Any]] = {
     "audit.alpha": (None, 0.04),
     "audit.membership_records": (600, 400),
     "audit.utility_records": (500, 300),
+    "audit.extraction_records": (600, 400),
+    "audit.prefix_tokens": (20, 8),
+    "audit.suffix_tokens": (8, 20),
+    "audit.samples": (300, 200),
+    "audit.games_values": (200, 50),
     "audit.control": (True, None),
     "audit.exposure_canaries": (200, 100),
     "release.approval": ("required", None),
@@ -114,6 +132,20 @@ def test_a_child_may_tighten_and_never_loosen(tmp_path, key):
             child(tmp_path, nested(key, looser))
         assert f"{key} is " in str(told.value)
         assert "house.yaml" in str(told.value)
+
+
+def test_a_further_column_may_be_dropped_and_not_kept(tmp_path):
+    (tmp_path / "house.yaml").write_text(
+        yaml.safe_dump({"extends": "base", "name": "house", "data": {"columns": {"note": "scrub"}}})
+    )
+    for what, allowed in (("drop", True), ("hash", True), ("keep", False)):
+        content = {"extends": "house.yaml", "name": "ward", "data": {"columns": {"note": what}}}
+        (tmp_path / "ward.yaml").write_text(yaml.safe_dump(content))
+        if allowed:
+            policies.load(tmp_path / "ward.yaml")
+        else:
+            with pytest.raises(PolicyError, match=r"data\.columns\.note"):
+                policies.load(tmp_path / "ward.yaml")
 
 
 NAMED = ["scrub.operator", "privacy.unit", "release.approval", "release.four_eyes", "release.inconclusive"]

@@ -14,6 +14,7 @@ from pipeline.corpus import Corpus
 from pipeline.errors import IntegrityError
 from pipeline.folders import Progress, digest_folder, silent, stage, write_json, write_lines
 from pipeline.policy import Policy
+from pipeline.train.mechanism import accountants_agree
 
 if TYPE_CHECKING:
     from pipeline.scrub import Scrubbed
@@ -106,7 +107,7 @@ def _promised(trained: Trained) -> list[Figure]:
     again = trained.mechanism.epsilon(trained.steps)
     conditions = {
         "computed_again": math.isclose(again, epsilon, rel_tol=1e-6, abs_tol=1e-9),
-        "accountants_agree": abs(epsilon - other) <= 0.02 + 0.01 * epsilon,
+        "accountants_agree": accountants_agree(epsilon, other),
         "steps_within_plan": trained.steps <= trained.mechanism.steps,
     }
     n = trained.mechanism.units

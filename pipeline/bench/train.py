@@ -80,7 +80,22 @@ def _smollm2() -> PreTrainedModel:
 SHAPES = {
     "nano": Shape(lambda: LlamaForCausalLM(Recipe().config()), 16, 128),
     "gpt2": Shape(
-        lambda: GPT2LMHeadModel(GPT2Config(n_layer=6, n_embd=384, n_head=6, vocab_size=16_384, n_positions=512)), 16, 128
+        lambda: GPT2LMHeadModel(
+            GPT2Config(
+                n_layer=6,
+                n_embd=384,
+                n_head=6,
+                vocab_size=16_384,
+                n_positions=512,
+                bos_token_id=0,
+                eos_token_id=0,
+                resid_pdrop=0.0,
+                embd_pdrop=0.0,
+                attn_pdrop=0.0,  # for every way: ours never drops
+            )
+        ),
+        16,
+        128,
     ),
     "smollm2-135m": Shape(_smollm2, 8, 64),
     "smollm2-135m-gpu": Shape(_smollm2, 32, 256),
@@ -136,14 +151,18 @@ def _ours(shape: Shape, kind: type[UnitGradients], layers: Any = "all", folder: 
     rows = _examples(shape, model.get_base_model().config.vocab_size)
     states = EntryStates(model, folder / "states", shape.tokens, 10**10, len(rows)) if folder else None
     gradients = kind(model, 1.0, 0, states, precision_on(shape.device), Even(shape.tokens, shape.batch * shape.tokens))
-    optimizer = UnitOptimizer(torch.optim.Adam(_trainable(model), lr=1e-4), _mechanism(shape))
-    if kind is PlainGradients:
-        optimizer.noise_multiplier = 0.0
+    trained = _trainable(model)
+    adam = torch.optim.Adam(trained, lr=1e-4)
+    optimizer = UnitOptimizer(adam, _mechanism(shape))
 
     def step() -> None:
         with gradients.attached():
             gradients.add([[row] for row in rows])
-        optimizer.step()
+        if kind is not PlainGradients:
+            return optimizer.step()
+        for parameter in trained:
+            parameter.grad, parameter.summed_grad = parameter.summed_grad / len(rows), None  # type: ignore[attr-defined]
+        adam.step()
 
     return step
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -118,12 +119,24 @@ def train(
     def work(partial: Path) -> Trained | None:
         return _train(planted, base, mechanism, policy, partial, folder, spend, taken, progress, team)
 
-    trained = team.stage(folder, Trained, inputs, work)
-    if team.leads:
-        (folder / CHECKPOINT).unlink(
-            missing_ok=True
-        )  # only once the stage is whole in its place: a killed run finishes from it
+    with _only_one(folder.with_name("training.lock")) if team.leads else nullcontext():
+        trained = team.stage(folder, Trained, inputs, work)
+        if team.leads:  # not before the stage is whole in its place: a killed run finishes from it
+            (folder / CHECKPOINT).unlink(missing_ok=True)
     return trained
+
+
+@contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """Keep out any other training of the same run, torchrun's processes that outlive their parent among them."""
+    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StageError(
+                f"Another process trains run {path.parent.name}: wait until it has ended, then run again."
+            ) from None
+        yield
 
 
 def _train(
@@ -150,6 +163,8 @@ def _train(
     even = Even(policy.data.max_tokens, policy.train.microbatch_tokens)
     gradients = gradients_for(adapted, mechanism.clipping_norm, int(tokenizer.pad_token_id), states, even)
     _check_rows(gradients, examples, tokenizer)
+    if states is not None:
+        states.forget()  # what the check made up: a record may bear the same id
     absent = planted.canaries - planted.included
     sampler = PoissonSampler(examples, mechanism, policy.privacy.records_per_unit, absent=absent)
     checkpoint = Checkpoint(adapted, optimizer, partial)
@@ -260,10 +275,10 @@ def training_examples(planted: Planted, tokenizer: Any, policy: Policy, base: mo
     if most > base.context:
         raise InputError(f"data.max_tokens is {most} and the context of {base.name} is {base.context}: lower data.max_tokens.")
     examples = encode(load_records(planted.folder / "train.jsonl"), tokenizer, most)
-    long = [example.id for example in examples if example.cut]
+    long = [number for number, example in enumerate(examples, 1) if example.cut]  # an id may be private
     if long and policy.data.overlong == "refuse":
         raise InputError(
-            f"{len(long)} records are longer than data.max_tokens = {most} tokens (the first is record {long[0]}): "
+            f"{len(long)} records are longer than data.max_tokens = {most} tokens (the first is number {long[0]:,}): "
             "shorten them, raise data.max_tokens, or set data.overlong to cut."
         )
     return examples

@@ -17,7 +17,7 @@ import dp_accounting
 from dp_accounting.mechanism_calibration import NoBracketIntervalFoundError
 from dp_accounting.pld import PLDAccountant, privacy_loss_distribution
 from opacus.accountants import PRVAccountant
-from pydantic import Field
+from pydantic import Field, model_validator
 from scipy import stats
 
 from pipeline.errors import InputError
@@ -45,6 +45,12 @@ class Mechanism(Value):
     clipping_norm: float = Field(gt=0)
     delta: float = Field(gt=0, lt=1)
     adjacency: Literal["add_or_remove_one"] = "add_or_remove_one"
+
+    @model_validator(mode="after")
+    def _is_a_rate(self) -> Mechanism:
+        if self.expected_batch > self.units:
+            raise ValueError(f"cannot expect {self.expected_batch} of {self.units} units in a step")
+        return self
 
     @property
     def sampling_rate(self) -> float:
@@ -143,7 +149,7 @@ def calibrate(policy: Policy, units: int) -> Mechanism:
             f"No noise keeps privacy.epsilon = {target:g} for {units} units, a batch of {batch} and {steps} "
             "steps: raise epsilon, lower train.steps or add data."
         ) from error
-    return Mechanism(
+    run = Mechanism(
         unit=policy.privacy.unit,
         units=units,
         expected_batch=batch,
@@ -152,3 +158,15 @@ def calibrate(policy: Policy, units: int) -> Mechanism:
         clipping_norm=policy.train.clipping_norm,
         delta=delta,
     )
+    pld, prv = run.epsilon(), run.epsilon_prv()
+    if not accountants_agree(pld, prv):
+        raise InputError(
+            f"The two accountants disagree on this mechanism (PLD {pld:.4g}, PRV {prv:.4g}), so neither can be trusted: change "
+            "train.steps, train.expected_batch or privacy.epsilon a little."
+        )
+    return run
+
+
+def accountants_agree(pld: float, prv: float) -> bool:
+    """Whether ε by PLD and by PRV, both upper bounds, are as close as their discretisation allows."""
+    return abs(pld - prv) <= 0.02 + 0.01 * pld

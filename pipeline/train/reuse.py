@@ -42,6 +42,7 @@ class EntryStates:
         self._first = first_adapted(model)
         width = int(model.get_base_model().config.hidden_size)
         slots = max(1, min(records, cap // (4 * longest * width)))
+        path.unlink(missing_ok=True)  # never share a file that another process still has open
         path.touch(mode=0o600)
         self._states = np.memmap(path, np.float32, "w+", shape=(slots, longest, width))
         self._slots: OrderedDict[str, int] = OrderedDict()
@@ -65,6 +66,11 @@ class EntryStates:
         for name, state in fresh.items():
             self._keep(name, state)
         return states.to(device)
+
+    def forget(self) -> None:
+        """Keep nothing of what was seen so far."""
+        self._slots.clear()
+        self.hits = self.misses = 0
 
     @contextmanager
     def above(self) -> Iterator[None]:

@@ -21,6 +21,7 @@ OUTSIDE = (
     "perplexity, accuracy and membership figures measured on real records, and the verdict that rests on them",
     "empty_draws and lost_gradients in this file, which stay in the run folder",
     "the training loss in losses.jsonl, which never leaves the run folder",
+    "tokens_per_second and the seconds of each stage, which depend a little on the units that were drawn",
 )
 
 
@@ -32,12 +33,13 @@ def statement(trained: Trained, policy: Policy, selection: dict[str, Any] | None
     mechanism = trained.mechanism
     return {
         "schema": "hushtune-privacy/1",
-        "mechanism": "DP-SGD: Poisson-subsampled Gaussian mechanism on LoRA weights",
+        "mechanism": "DP-SGD: Poisson-subsampled Gaussian mechanism on " + _weights(policy),
         "unit": mechanism.unit,
         "records_per_unit": policy.privacy.records_per_unit if mechanism.unit == "person" else 1,
         "adjacency": mechanism.adjacency,
         "clipping_norm": mechanism.clipping_norm,
         "noise_multiplier": mechanism.noise_multiplier,
+        "arithmetic": "epsilon is of exact arithmetic; sums are float32, norms and noise float64, rounded once after the noise",
         "noise_source": "AES-256 counter mode under a key from the operating system, four Gaussians summed and halved",
         "sampling_rate": mechanism.sampling_rate,
         "sampler": "Poisson, independent for each unit and step",
@@ -63,6 +65,11 @@ def statement(trained: Trained, policy: Policy, selection: dict[str, Any] | None
         "outside_the_guarantee": list(OUTSIDE),
         "versions": {name: version(name) for name in ("torch", "opacus", "peft", "transformers", "dp-accounting")},
     }
+
+
+def _weights(policy: Policy) -> str:
+    whole = policy.train.lora.also_train
+    return "LoRA weights" + (f" and the whole of {', '.join(whole)}" if whole else "")
 
 
 def _steps(trained: Trained) -> str:

@@ -39,7 +39,8 @@ class Tape:
         held = self._gradients.get(parameter)  # a module that is used twice has one gradient: the norm is of the sum
         gradient = gradient if held is None else held + gradient
         self._gradients[parameter] = gradient
-        self._squares[parameter] = torch.linalg.vector_norm(gradient.flatten(1), dim=1).square_()
+        # Summed in float64: in float32 a norm over millions of numbers comes out too small, and what it clips too large.
+        self._squares[parameter] = torch.linalg.vector_norm(gradient.flatten(1), dim=1, dtype=torch.float64).square_()
 
     def clip(self, norm: float) -> int:
         """Scale each unit's gradient to at most `norm` (L2 over all parameters) and add the sum to `p.summed_grad`.
@@ -49,12 +50,12 @@ class Tape:
         Returns:
             The number of such units.
         """
-        squares = torch.zeros(self._units, device=self._device)
+        squares = torch.zeros(self._units, dtype=torch.float64, device=self._device)
         for one in self._squares.values():
             squares += one
         finite = torch.isfinite(squares)
         scale = (norm / (squares.sqrt() + 1e-6)).clamp(max=1.0)
-        scale = torch.where(finite, scale, 0.0)
+        scale = torch.where(finite, scale, 0.0).float()
         lost = int((~finite).sum())
         for parameter, gradient in self._gradients.items():
             if lost:

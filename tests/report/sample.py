@@ -197,8 +197,6 @@ def _planted() -> dict[str, Any]:
         "secrets_included": 129,
         "canaries": 256,
         "included": 129,
-        "secrets": 256,
-        "secrets_included": 129,
         "manifest_digest": hexes("manifest"),
         "digest": hexes("planted"),
     }

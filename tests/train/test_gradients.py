@@ -18,6 +18,7 @@ from pipeline.train.examples import Example
 from pipeline.train.fallback import HookGradients, LoopGradients
 from pipeline.train.gradients import UnitGradients
 from pipeline.train.plain import PlainGradients
+from pipeline.train.tape import Tape
 from tests import tiny
 
 
@@ -259,3 +260,15 @@ def test_a_model_that_mixes_the_rows_of_a_batch_is_refused() -> None:
     gradients = UnitGradients(model, 1.0, 1)
     with gradients.attached(), pytest.raises(ModelError, match="from its neighbours"):
         check_rows_are_independent(gradients, 64, len(tiny.tokenizer()))
+
+
+@pytest.mark.parametrize("numbers", ["equal", "random"])
+def test_a_gradient_of_millions_of_numbers_is_clipped_to_the_norm(numbers: str) -> None:
+    """A float32 sum of so many squares comes out too small, and what it clips too large."""
+    parameter = torch.nn.Parameter(torch.zeros(12_000, 1_000))
+    generator = torch.Generator().manual_seed(0)
+    gradient = torch.full((1, 12_000, 1_000), 0.3) if numbers == "equal" else torch.randn(1, 12_000, 1_000, generator=generator)
+    tape = Tape(torch.zeros(1, dtype=torch.long), 1)
+    tape.add(parameter, gradient)
+    tape.clip(1.0)
+    assert float(parameter.summed_grad.double().norm()) == pytest.approx(1.0, abs=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -242,7 +243,7 @@ def test_people_are_trained_as_units(planted: Planted, base: models.Base, tmp_pa
 
 def test_long_records_are_refused_or_cut_as_the_policy_says(planted: Planted, base: models.Base, tmp_path: Path) -> None:
     chosen = policy.load("default").override(data__max_tokens=8, data__overlong="refuse")
-    with pytest.raises(InputError, match=r"60 records are longer than data\.max_tokens = 8 tokens \(the first is record r0\)"):
+    with pytest.raises(InputError, match=r"60 records are longer than data\.max_tokens = 8 tokens \(the first is number 1\)"):
         train(planted, base, mechanism(), chosen, tmp_path / "t", claim="c", spend=lambda taken: None)
     with pytest.raises(InputError, match=r"the context of tiny is 128: lower data\.max_tokens"):
         train(planted, base, mechanism(), chosen.override(data__max_tokens=500), tmp_path / "t", claim="c", spend=print)
@@ -324,3 +325,31 @@ def test_a_loop_with_a_planted_fault_is_caught(
 
         monkeypatch.setattr(loop.PoissonSampler, "draw", same)
     assert fault in broken_promises(steps_of(planted, base, tmp_path / "t", monkeypatch))
+
+
+def test_a_persons_records_beyond_the_policys_are_left_out_of_a_step(
+    planted: Planted, base: models.Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thirty persons have two records each; the policy lets one contribute to a step."""
+    sizes: list[int] = []
+    add = UnitGradients.add
+
+    def watched(self: UnitGradients, units: Sequence[Sequence[Example]]) -> float:
+        sizes.extend(len(unit) for unit in units if not unit[0].id.startswith("check-"))
+        return add(self, units)
+
+    monkeypatch.setattr(UnitGradients, "add", watched)
+    people = planted.model_copy(update={"train_units": 30})
+    chosen = policy.load("default").override(privacy__records_per_unit=1, train__expected_batch=15, data__max_tokens=32)
+    train(people, base, mechanism(unit="person"), chosen, tmp_path / "t", claim="c", spend=lambda taken: None)
+    assert set(sizes) == {1}
+    sizes.clear()
+    chosen = chosen.override(privacy__records_per_unit=2)
+    train(people, base, mechanism(unit="person"), chosen, tmp_path / "u", claim="c", spend=lambda taken: None)
+    assert set(sizes) == {2}
+
+
+def test_a_run_is_trained_in_one_place_at_a_time(planted: Planted, base: models.Base, tmp_path: Path) -> None:
+    with loop._only_one(tmp_path / "training.lock"), pytest.raises(StageError, match="Another process trains run"):
+        run(planted, base, tmp_path / "trained", mechanism())
+    assert run(planted, base, tmp_path / "trained", mechanism()).noisy_steps == 6

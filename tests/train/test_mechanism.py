@@ -63,10 +63,10 @@ def test_the_event_is_built_from_the_mechanism() -> None:
 
 
 def test_too_few_units_are_refused_with_the_mend() -> None:
-    with pytest.raises(InputError, match=r"train\.expected_batch to at most 300"):
-        calibrate(policy.load("default").override(train__expected_batch=400), 600)
-    with pytest.raises(InputError, match=r"44 privacy units to train on and 256 canaries.*canaries\.count"):
-        calibrate(policy.load("default"), 300)
+    with pytest.raises(InputError, match=r"train\.expected_batch to at most 600"):
+        calibrate(policy.load("default").override(train__expected_batch=700), 1200)
+    with pytest.raises(InputError, match=r"92 privacy units to train on and 508 of canaries.*canaries\.count"):
+        calibrate(policy.load("default"), 600)
 
 
 def test_a_delta_above_one_in_n_is_refused() -> None:
@@ -94,3 +94,14 @@ def test_a_group_that_is_always_drawn_is_one_unit_of_its_size() -> None:
     whole = Mechanism(unit="record", units=10, expected_batch=10, steps=3, noise_multiplier=6.0, clipping_norm=1, delta=1e-3)
     alone = whole.model_copy(update={"noise_multiplier": 2.0})
     assert whole.group_epsilon(3) == pytest.approx(alone.epsilon(), rel=1e-2)
+
+
+def test_accountants_that_disagree_stop_the_run_before_anything_is_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Mechanism, "epsilon_prv", lambda self, steps=None: 2 * self.epsilon())
+    with pytest.raises(InputError, match="two accountants disagree"):
+        calibrate(policy.load("default"), 5000)
+
+
+def test_more_units_than_there_are_cannot_be_expected() -> None:
+    with pytest.raises(ValueError, match="cannot expect 20 of 10 units"):
+        Mechanism(unit="record", units=10, expected_batch=20, steps=1, noise_multiplier=1.0, clipping_norm=1.0, delta=1e-3)

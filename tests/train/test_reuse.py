@@ -94,3 +94,24 @@ def test_a_family_that_scales_its_embeddings_is_not_reused(tmp_path: Path) -> No
     )  # fmt: skip
     model = models.adapt(GraniteForCausalLM(config).eval().requires_grad_(False), Lora(rank=4, layers="top_half"), 0)
     assert not EntryStates(model, tmp_path / "states", 30, 10**6, 7).faithful(len(tiny.tokenizer()))
+
+
+def test_two_trainings_never_share_a_file(tmp_path: Path) -> None:
+    model, other = top_half("llama"), top_half("llama")
+    units = [[example] for example in examples([5, 9])]
+    states = EntryStates(model, tmp_path / "states", 30, 10**6, 2)
+    reused(model, states, units, 2)
+    intruder = EntryStates(other, tmp_path / "states", 30, 10**6, 2)
+    reused(other, intruder, [[example] for example in examples([9, 5], seed=7)], 2)
+    assert relative(reused(model, states, units, 2), fast_sum(model, units, 0.5)) < 1e-5
+
+
+def test_what_was_seen_is_forgotten_on_demand(tmp_path: Path) -> None:
+    """A made-up record of the checks must not lend its states to a record that bears the same id."""
+    model = top_half("llama")
+    record, made_up = examples([9]), examples([9], seed=7)
+    states = EntryStates(model, tmp_path / "states", 30, 10**6, 2)
+    reused(model, states, [made_up], 1)
+    assert relative(reused(model, states, [record], 1), fast_sum(model, [record], 0.5)) > 1e-3
+    states.forget()
+    assert relative(reused(model, states, [record], 1), fast_sum(model, [record], 0.5)) < 1e-5

@@ -85,3 +85,16 @@ def test_microbatches_hold_every_unit_once_and_whole(lengths: list[list[int]], t
 
 def test_an_empty_draw_has_no_microbatches() -> None:
     assert list(microbatches([], 64)) == []
+
+
+def test_a_sampling_rate_that_is_off_by_three_percent_shows_in_the_total() -> None:
+    """The number of draws over many steps is Bin(units · steps, q): a wrong q moves all units alike, which no unit shows."""
+
+    def p_value(rate: float) -> float:
+        sampler = PoissonSampler([example(f"r{i}", f"u{i}") for i in range(100)], mechanism(100, 50), 1)
+        sampler._rate = rate
+        total = sum(len(sampler.draw()) for _ in range(2000))
+        return stats.binomtest(total, 100 * 2000, 0.5).pvalue
+
+    assert p_value(0.5) > 1e-6
+    assert p_value(0.5 * 1.03) < 1e-6
