@@ -37,6 +37,9 @@ _NEXT = regex.compile(
 )
 _LAST = regex.compile(rf"(?<=[\p{{Ll}},:(][ ]|\A){_ITEM}(?:,[ ](?:(?:and|or|&)[ ])?|[ ](?:and|or|&)[ ])\Z")
 _TITLE = regex.compile(TITLE)
+_TOKEN = regex.compile(r"(?<![\w@.])\p{L}[\p{L}\p{M}'’-]{2,60}+(?![\w@])")
+_POSSESSIVE = regex.compile(r"['’][sS]?\Z")
+_WITHIN = regex.compile(r"[\p{Ll},;:(\"“][ ]\Z")
 
 
 def unknown(text: str) -> Iterator[Span]:
@@ -108,15 +111,15 @@ def propagated(texts: Sequence[str], found: Sequence[Sequence[Span]]) -> list[li
         for span in spans:
             if span.entity == "PERSON":
                 _learn(text[span.start : span.end], strange, words)
-    patterns = []
-    if strange:
-        patterns.append(regex.compile(rf"(?i)(?<![\w@.])(?:{_any(strange)})(?![\w@])"))
-    if words:
-        patterns.append(regex.compile(rf"(?<=[\p{{Ll}},;:(\"“][ ])(?:{_any(words)})(?![\w@])"))
-    return [
-        [Span(match.start(), match.end(), "PERSON", SCORE) for each in patterns for match in each.finditer(text)]
-        for text in texts
-    ]
+    return [list(_repeats(text, strange, words)) for text in texts] if strange or words else [[] for _ in texts]
+
+
+def _repeats(text: str, strange: set[str], words: set[str]) -> Iterator[Span]:
+    for match in _TOKEN.finditer(text):  # a look-up for each word: an alternation of many names would take quadratic time
+        name = _POSSESSIVE.sub("", match.group())
+        start = match.start()
+        if name.lower() in strange or (name in words and _WITHIN.search(text, max(0, start - 2), start)):
+            yield Span(start, start + len(name), "PERSON", SCORE)
 
 
 def _learn(value: str, strange: set[str], words: set[str]) -> None:
@@ -127,10 +130,6 @@ def _learn(value: str, strange: set[str], words: set[str]) -> None:
         if name.lower() in _NEVER or len(name) < 3:
             continue
         if len(name) > 3 and not all(known(part) for part in WORD.findall(name) or [name]):
-            strange.add(name)
+            strange.add(name.lower())
         elif title or len(names) > 1:
             words.add(name)
-
-
-def _any(words: set[str]) -> str:
-    return "|".join(regex.escape(word) for word in sorted(words, key=lambda word: (-len(word), word)))

@@ -182,13 +182,19 @@ def recased(text: str) -> str:
     'can you ask Agnieszka Kowalczyk in Poland?'
     """
     if not any(map(str.isupper, text)):
-        if sum(map(str.isalpha, text)) >= 8:
+        if _english(text):
             text = _FREE.sub(lambda word: _lifted(word.group()), text)
             text = _COUNTRY.sub(lambda name: _title(name.group()), text)
             text = _STREET.sub(lambda street: street[1] + _title(street[2]), text)
             text = _STATE.sub(lambda state: state.group().upper(), text)
         return text
     return "".join(_lowered(line) for line in text.splitlines(keepends=True)) if _SHOUT.search(text) else text
+
+
+def _english(text: str) -> bool:
+    """Whether at least half of the words are in the dictionary: of other text it cannot tell what is a name."""
+    words = [word for word in WORD.findall(text) if len(word) >= _LETTERS]
+    return 2 * sum(map(known, words)) >= len(words) > 0
 
 
 _SHOUT = regex.compile(r"\p{Lu}{5}|\p{Lu}{2,}[ ]\p{Lu}{3,}")
