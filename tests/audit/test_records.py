@@ -21,7 +21,7 @@ def drawn(folder: Path, train: str, held_out: str, *, by_person: bool = False, m
         )
         save_records(folder / f"{name}.jsonl", made)
     planted = Planted.model_construct(folder=folder)
-    manifest = Manifest(tokenizer="", alphabet=((1, 2),), canaries=(), guesses=1, alpha=0.05)
+    manifest = Manifest(tokenizer="", spaces={}, canaries=(), guesses=1, alpha=0.05, seed="0" * 64, scrubber="none")
     rng = np.random.default_rng(0)
     return records.draw(planted, manifest, most, most, rng, by_person=by_person)
 

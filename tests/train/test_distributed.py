@@ -56,6 +56,7 @@ def make(home: Path, steps: int, **probe: Any) -> Job:
     records = (Record(f"r{i}", f"r{i}", (Part("text", " " + tiny.sentence(i, 3 + i % 9)),)) for i in range(60))
     save_records(folder / "planted" / "train.jsonl", records)
     counts = {"train_records": 60, "train_units": 60, "held_out_records": 0, "held_out_units": 0, "canaries": 0, "included": 0}
+    counts |= {"secrets": 0, "secrets_included": 0}
     digest = digest_file(folder / "planted" / "train.jsonl")
     planted = Planted(folder=folder / "planted", manifest_digest="m", digest=digest, **counts)
     write_json(folder / "planted" / "stage.json", {"inputs": "k", "value": planted.model_dump(mode="json")})

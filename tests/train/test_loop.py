@@ -52,6 +52,8 @@ def planted(tmp_path: Path) -> Planted:
         held_out_records=0,
         held_out_units=0,
         canaries=0,
+        secrets=0,
+        secrets_included=0,
         included=0,
         manifest_digest="m",
         digest=digest_file(folder / "train.jsonl"),

@@ -42,6 +42,8 @@ def planted(tmp_path: Path) -> Planted:
     save_records(folder / "train.jsonl", texts)
     return Planted(
         folder=folder, train_records=RECORDS, train_units=RECORDS, held_out_records=0, held_out_units=0, canaries=0,
+        secrets=0,
+        secrets_included=0,
         included=0, manifest_digest="m", digest=digest_file(folder / "train.jsonl"),
     )  # fmt: skip
 
