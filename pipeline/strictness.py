@@ -227,8 +227,8 @@ def _gate_changes(name: str, old: Policy, new: Policy) -> list[Change]:
     key = f"gates.{name}"
     if before is None or after is None:
         direction: Direction = "tighter" if before is None else "looser"
-        shown = (gate.model_dump(mode="json") if gate else None for gate in (before, after))
-        return [Change(key, *shown, direction, "a rule of the verdict")]
+        old_gate, new_gate = (gate.model_dump(mode="json") if gate else None for gate in (before, after))
+        return [Change(key, old_gate, new_gate, direction, "a rule of the verdict")]
     found = []
     for field in type(before).model_fields:
         spelled = getattr(before, field), getattr(after, field)
