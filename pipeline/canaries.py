@@ -73,12 +73,12 @@ class Planted(Value):
     train_units: int
     held_out_records: int
     held_out_units: int
-    secrets: int
-    secrets_included: int
     canaries: int
     included: int
     manifest_digest: str
     digest: str
+    secrets: int = 0
+    secrets_included: int = 0
 
 
 def plant(scrubbed: Scrubbed, base: Base, policy: Policy, folder: Path, *, progress: Progress = silent) -> Planted:

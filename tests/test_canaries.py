@@ -93,7 +93,7 @@ def test_what_the_scrubber_would_change_is_drawn_again_and_keeps_its_secret() ->
     """Secrets stay uniform: only the prefix is drawn again, so that a p-value of a rank stays exact."""
     picky = lambda texts: [not (text.startswith(" ba") and len(text) > 12) for text in texts]  # noqa: E731
     texts, firsts = [], []
-    for seed in range(60):
+    for seed in range(20):
         made = design(SMALL, tiny.tokenizer(), "t", 0.05, random.Random(seed), picky)
         texts += [canary.text for canary in made.of("random")]
         firsts += [canary.choice[0] for canary in made.of("random")]
@@ -149,7 +149,7 @@ def test_records_are_held_out_by_chance_where_they_are_the_unit(base: models.Bas
 
 def test_coins_are_fair_and_independent_of_the_secrets() -> None:
     chance = random.Random(7)
-    coins = [c.included for _ in range(40) for c in design(SMALL, tiny.tokenizer(), "t", 0.05, chance).canaries]
+    coins = [c.included for _ in range(15) for c in design(SMALL, tiny.tokenizer(), "t", 0.05, chance).canaries]
     assert stats.binomtest(sum(coins), len(coins), 0.5).pvalue > 1e-3
     runs = sum(a != b for a, b in itertools.pairwise(coins))
     assert stats.binomtest(runs, len(coins) - 1, 0.5).pvalue > 1e-3

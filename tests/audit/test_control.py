@@ -22,6 +22,8 @@ from pipeline.train.loop import Trained
 from pipeline.train.mechanism import Mechanism
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def posed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Policy, Evidence, Trained]]:
