@@ -270,15 +270,17 @@ POOR = {"utility__perplexity_ratio": figure("utility.perplexity_ratio", 1.2, 1.1
 @pytest.mark.parametrize("says", ["reject", "release"])
 def test_the_policy_says_whether_what_is_inconclusive_is_released(says):
     chosen = DEFAULT.override(release__inconclusive=says)
-    vague = figure("membership.ratio.auc", 0.5, 0.4, 0.59, resolvable=False)
-    verdict = judge(chosen, good(membership__ratio__auc=vague))
+    named = DEFAULT.gates["membership"].figure
+    key = named.replace(".", "__")
+    vague = figure(named, 0.5, 0.4, 0.59, resolvable=False)
+    verdict = judge(chosen, good(**{key: vague}))
     result = next(result for result in verdict.gates if result.name == "membership")
     assert (result.passed, result.inconclusive, result.tolerated) == (False, True, says == "release")
     assert verdict.status == ("released" if says == "release" else "inconclusive")
     assert any("membership is inconclusive" in reason for reason in verdict.reasons)
-    both = judge(chosen, good(membership__ratio__auc=vague, **POOR))
+    both = judge(chosen, good(**{key: vague}, **POOR))
     assert both.status == "rejected"  # a failure weighs more than a doubt
-    missing = judge(chosen, good(membership__ratio__auc=None))
+    missing = judge(chosen, good(**{key: None}))
     assert missing.status == "rejected"  # and what is missing is no doubt
 
 

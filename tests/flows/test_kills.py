@@ -101,7 +101,7 @@ def one_thread():
 def test_a_run_killed_anywhere_completes_or_is_refused_and_loses_no_spend(place, tmp_path, monkeypatch, one_thread, points):
     monkeypatch.delenv("HUSHTUNE_LEDGER_URL", raising=False)
     unprobed = {"figure": "privacy.epsilon", "judge": "value", "at_most": 8, "at_least": None}
-    content = line.policy(place) | {"name": "open", "scrub": {"probes": 0}}
+    content = line.policy(place) | {"name": "open", "scrub": {"probes": 0, "entities": ["EMAIL_ADDRESS"]}}
     rules = line.write(tmp_path / "open.yaml", content | {"gates": line.OPEN_GATES | {"scrub_recall": unprobed}})
     if points < 10:  # the attacks take longest and write least
         monkeypatch.setattr(whole.audit, "audit", quick_audit)

@@ -31,7 +31,7 @@ def test_weekly_retrains_spend_what_they_compose_to_until_nothing_is_left(
     monkeypatch.delenv("HUSHTUNE_LEDGER_URL", raising=False)
     home, data = tmp_path / "home", tmp_path / "mail.jsonl"
     few = {"count": 16, "guesses": 16, "repeated": 0, "prefix_tokens": 4}
-    content = line.policy(place) | {"name": "weekly", "scrub": {"probes": 0}, "canaries": few}
+    content = line.policy(place) | {"name": "weekly", "scrub": {"probes": 0, "entities": ["EMAIL_ADDRESS"]}, "canaries": few}
     content["privacy"] = {"epsilon": 2, "delta": DELTA, "lifetime": {"budget": "mail", "epsilon": 50, "delta": DELTA}}
     rules = policies.load(line.write(tmp_path / "loose.yaml", content))
     history = [planned(rules, week) for week in range(weeks + 1)]
