@@ -316,8 +316,9 @@ def test_what_guards_people_cannot_be_waived():
     for preset in policies.presets():
         chosen = policies.load(preset)
         assert [name for name, rule in chosen.gates.items() if rule.waivable] == ["utility"]
-    leak = figure("membership.ratio.auc", 0.9, 0.88, 0.92)
-    verdict = judge(DEFAULT, good(membership__ratio__auc=leak), [waiver(DEFAULT, "membership")], TODAY)
+    named = DEFAULT.gates["membership"].figure
+    leak = figure(named, 0.9, 0.88, 0.92)
+    verdict = judge(DEFAULT, good(**{named.replace(".", "__"): leak}), [waiver(DEFAULT, "membership")], TODAY)
     assert verdict.status == "rejected"
 
 
