@@ -27,8 +27,6 @@ GOOD = {
     "control.exposure.copies_16.mean_bits": (15.0, None, None),
     "control.epsilon.lower_bound": (3.0, 2.5, None),
     "utility.perplexity_ratio": (0.3, 0.28, 0.32),
-    "control.exposure.copies_16.mean_bits": (15.4, 14.2, 16.5),
-    "control.epsilon.lower_bound": (1.6, 1.6, None),
 }
 
 
@@ -270,17 +268,15 @@ POOR = {"utility__perplexity_ratio": figure("utility.perplexity_ratio", 1.2, 1.1
 @pytest.mark.parametrize("says", ["reject", "release"])
 def test_the_policy_says_whether_what_is_inconclusive_is_released(says):
     chosen = DEFAULT.override(release__inconclusive=says)
-    named = DEFAULT.gates["membership"].figure
-    key = named.replace(".", "__")
-    vague = figure(named, 0.5, 0.4, 0.59, resolvable=False)
-    verdict = judge(chosen, good(**{key: vague}))
+    vague = figure("membership.ratio.auc", 0.5, 0.4, 0.59, resolvable=False)
+    verdict = judge(chosen, good(membership__ratio__auc=vague))
     result = next(result for result in verdict.gates if result.name == "membership")
     assert (result.passed, result.inconclusive, result.tolerated) == (False, True, says == "release")
     assert verdict.status == ("released" if says == "release" else "inconclusive")
     assert any("membership is inconclusive" in reason for reason in verdict.reasons)
-    both = judge(chosen, good(**{key: vague}, **POOR))
+    both = judge(chosen, good(membership__ratio__auc=vague, **POOR))
     assert both.status == "rejected"  # a failure weighs more than a doubt
-    missing = judge(chosen, good(**{key: None}))
+    missing = judge(chosen, good(membership__ratio__auc=None))
     assert missing.status == "rejected"  # and what is missing is no doubt
 
 
@@ -316,9 +312,8 @@ def test_what_guards_people_cannot_be_waived():
     for preset in policies.presets():
         chosen = policies.load(preset)
         assert [name for name, rule in chosen.gates.items() if rule.waivable] == ["utility"]
-    named = DEFAULT.gates["membership"].figure
-    leak = figure(named, 0.9, 0.88, 0.92)
-    verdict = judge(DEFAULT, good(**{named.replace(".", "__"): leak}), [waiver(DEFAULT, "membership")], TODAY)
+    leak = figure("membership.ratio.auc", 0.9, 0.88, 0.92)
+    verdict = judge(DEFAULT, good(membership__ratio__auc=leak), [waiver(DEFAULT, "membership")], TODAY)
     assert verdict.status == "rejected"
 
 
