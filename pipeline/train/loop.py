@@ -16,6 +16,7 @@ import torch
 from peft import PeftModel
 
 from pipeline import models
+from pipeline._designs import PREFIX as CANARY
 from pipeline.canaries import Planted
 from pipeline.corpus import load_records
 from pipeline.errors import InputError, StageError
@@ -251,10 +252,16 @@ def rehearse(planted: Planted, base: models.Base, policy: Policy) -> None:
     """Refuse, before anything is reserved, what `train` would refuse of the records, the model and the policy.
 
     Raises:
-        InputError: records are too long and the policy refuses to cut them.
+        InputError: records are too long and the policy refuses to cut them, or canaries are too long to be judged.
         ModelError: the model lacks what the policy adapts, or mixes the rows of a batch.
     """
     examples = training_examples(planted, models.load_tokenizer(base), policy, base)
+    long = sum(example.id.startswith(CANARY) and example.cut > 1 for example in examples)  # the end token may go
+    if long:
+        raise InputError(
+            f"{long} canaries are longer than data.max_tokens = {policy.data.max_tokens}, so that no audit could judge them: raise "
+            "it, or lower canaries.prefix_tokens and set canaries.repeated to 0."
+        )
     model, tokenizer = models.load(base)
     adapted = models.adapt(model, policy.train.lora, policy.train.seed)
     _check_rows(gradients_for(adapted, policy.train.clipping_norm, int(tokenizer.pad_token_id)), examples, tokenizer)

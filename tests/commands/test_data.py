@@ -82,7 +82,7 @@ def test_columns_are_dropped_kept_scrubbed_and_hashed_by_the_policy(tmp_path, ca
     data.write_text(
         f"text,clinic,note,number,secret\nShe rang.,north,Write to {MAIL},A1,x\nHe rang.,south,fine,A1,y\nOk.,,,B2,z\n"
     )
-    rules.write_text("extends: default\ndata:\n  columns: {clinic: keep, note: scrub, number: hash, secret: drop}\n")
+    rules.write_text("extends: base\ndata:\n  columns: {clinic: keep, note: scrub, number: hash, secret: drop}\n")
     call = ["scrub", str(data), "--policy", str(rules), "--output", str(output), "--home", str(tmp_path / "home")]
     assert cli.main(call) == 0
     first, second, third = lines(output)
@@ -97,7 +97,7 @@ def test_columns_are_dropped_kept_scrubbed_and_hashed_by_the_policy(tmp_path, ca
 def test_a_column_that_is_not_there_is_named(tmp_path, capsys):
     data, rules = tmp_path / "people.csv", tmp_path / "rules.yaml"
     data.write_text("text,clinic\nShe rang.,north\n")
-    rules.write_text("extends: default\ndata:\n  columns: {ward: keep}\n")
+    rules.write_text("extends: base\ndata:\n  columns: {ward: keep}\n")
     assert cli.main(["scrub", str(data), "--policy", str(rules), "--output", str(tmp_path / "out.jsonl")]) == 2
     assert "ward" in capsys.readouterr().err
 

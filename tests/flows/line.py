@@ -55,7 +55,7 @@ def policy(folder: Path) -> dict:
         "model": str(folder / "model"),
         "data": {"max_tokens": 48, "held_out": 0.2},
         "scrub": {"probes": 30},
-        "canaries": {"count": 32, "guesses": 16, "prefix_tokens": 4, "repeated": 1},
+        "canaries": {"count": 32, "guesses": 16, "prefix_tokens": 4, "repeated": 0},
         "train": {"expected_batch": 32, "steps": 3},
         "audit": {"membership_records": 50, "utility_records": 20, "exposure_canaries": 8, "samples": 8, "games_values": 5},
         "gates": OPEN_GATES,

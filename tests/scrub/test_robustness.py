@@ -225,7 +225,7 @@ def test_a_sentinel_in_any_field_surfaces_nowhere_whatever_fails(
     else:
         monkeypatch.setattr(_shards, "load", lambda scrub: detect.load(scrub))
     rules = tmp_path / "rules.yaml"
-    rules.write_text("extends: default\nscrub: {detector: fast, rescan: 'off', deny: [" + SENTINEL + "]}\n")
+    rules.write_text("extends: base\nscrub: {detector: fast, rescan: 'off', deny: [" + SENTINEL + "]}\n")
     spans = outputs / "spans.jsonl"
     call = ["scrub", str(data), "--policy", str(rules), "--output", str(outputs / "out.jsonl"), "--spans", str(spans), "--json"]
     printed, complained = io.StringIO(), io.StringIO()

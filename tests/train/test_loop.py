@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pipeline import models, policy
 from pipeline.canaries import Planted
-from pipeline.corpus import Part, Record, save_records
+from pipeline.corpus import Part, Record, load_records, save_records
 from pipeline.errors import InputError, ModelError, StageError
 from pipeline.folders import digest_file
 from pipeline.train import loop
@@ -355,3 +355,13 @@ def test_a_run_is_trained_in_one_place_at_a_time(planted: Planted, base: models.
     with loop._only_one(tmp_path / "training.lock"), pytest.raises(StageError, match="Another process trains run"):
         run(planted, base, tmp_path / "trained", mechanism())
     assert run(planted, base, tmp_path / "trained", mechanism()).noisy_steps == 6
+
+
+def test_canaries_too_long_to_be_judged_are_refused_before_anything_is_reserved(planted: Planted, base: models.Base) -> None:
+    chosen = policy.load("default").override(data__max_tokens=32)
+    loop.rehearse(planted, base, chosen)
+    canary = Record("hushtune-canary-0001", "hushtune-canary-0001", (Part("text", " " + tiny.sentence(2, 60)),))
+    records = [*load_records(planted.folder / "train.jsonl"), canary]
+    save_records(planted.folder / "train.jsonl", records)
+    with pytest.raises(InputError, match=r"1 canaries are longer than data\.max_tokens = 32"):
+        loop.rehearse(planted, base, chosen)
