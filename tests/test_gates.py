@@ -268,15 +268,15 @@ POOR = {"utility__perplexity_ratio": figure("utility.perplexity_ratio", 1.2, 1.1
 @pytest.mark.parametrize("says", ["reject", "release"])
 def test_the_policy_says_whether_what_is_inconclusive_is_released(says):
     chosen = DEFAULT.override(release__inconclusive=says)
-    vague = figure("membership.ratio.auc", 0.5, 0.4, 0.59, resolvable=False)
-    verdict = judge(chosen, good(membership__ratio__auc=vague))
+    vague = figure("membership.worst.auc", 0.5, 0.4, 0.59, resolvable=False)
+    verdict = judge(chosen, good(membership__worst__auc=vague))
     result = next(result for result in verdict.gates if result.name == "membership")
     assert (result.passed, result.inconclusive, result.tolerated) == (False, True, says == "release")
     assert verdict.status == ("released" if says == "release" else "inconclusive")
     assert any("membership is inconclusive" in reason for reason in verdict.reasons)
-    both = judge(chosen, good(membership__ratio__auc=vague, **POOR))
+    both = judge(chosen, good(membership__worst__auc=vague, **POOR))
     assert both.status == "rejected"  # a failure weighs more than a doubt
-    missing = judge(chosen, good(membership__ratio__auc=None))
+    missing = judge(chosen, good(membership__worst__auc=None))
     assert missing.status == "rejected"  # and what is missing is no doubt
 
 
@@ -312,8 +312,8 @@ def test_what_guards_people_cannot_be_waived():
     for preset in policies.presets():
         chosen = policies.load(preset)
         assert [name for name, rule in chosen.gates.items() if rule.waivable] == ["utility"]
-    leak = figure("membership.ratio.auc", 0.9, 0.88, 0.92)
-    verdict = judge(DEFAULT, good(membership__ratio__auc=leak), [waiver(DEFAULT, "membership")], TODAY)
+    leak = figure("membership.worst.auc", 0.9, 0.88, 0.92)
+    verdict = judge(DEFAULT, good(membership__worst__auc=leak), [waiver(DEFAULT, "membership")], TODAY)
     assert verdict.status == "rejected"
 
 
