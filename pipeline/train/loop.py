@@ -259,8 +259,8 @@ def rehearse(planted: Planted, base: models.Base, policy: Policy) -> None:
     long = sum(example.id.startswith(CANARY) and example.cut > 1 for example in examples)  # the end token may go
     if long:
         raise InputError(
-            f"{long} canaries are longer than data.max_tokens = {policy.data.max_tokens}, so that no audit could judge them: raise "
-            "it, or lower canaries.prefix_tokens and set canaries.repeated to 0."
+            f"{long} canaries are longer than data.max_tokens = {policy.data.max_tokens}, so that no audit could judge them: "
+            "raise it, or lower canaries.prefix_tokens and set canaries.repeated to 0."
         )
     model, tokenizer = models.load(base)
     adapted = models.adapt(model, policy.train.lora, policy.train.seed)

@@ -7,8 +7,8 @@ At a fixed number of visits S = epochs · n, few large steps and many small ones
 in what they learn. By the central limit theorem of subsampled Gaussians (Bu, Dong, Long, Su 2020, "Deep Learning with Gaussian
 Differential Privacy", section 3) T steps of S/T visits with noise σ are μ-GDP with μ = (S/(n T)) √(T (e^{1/σ²} − 1)). Signal
 over noise after T steps, √T · (S/T)/σ, then depends on σ alone: it is best for a large σ, which few steps have, and an adapter
-learns more from many steps. So steps are as many as a σ of 0.6 bears, where a sweep found the best of both. The proposal only chooses: what is promised is computed
-from the mechanism that comes of it. It rests on n, ε and δ, which are public.
+learns more from many steps. So steps are as many as a σ of 0.6 bears, where a sweep found the best of both. The proposal only
+chooses: what is promised is computed from the mechanism that comes of it. It rests on n, ε and δ, which are public.
 """
 
 from __future__ import annotations

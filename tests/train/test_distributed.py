@@ -119,7 +119,7 @@ def test_two_processes_take_the_update_that_one_takes(both: Both, tmp_path: Path
     one, two = (load_file(t.adapter / "adapter_model.safetensors") for t in (alone(job, tmp_path / "one"), both.trained))
     assert one.keys() == two.keys()
     assert max(float(value.abs().max()) for value in one.values()) > 0.01
-    assert max(float((one[key] - two[key]).abs().max()) for key in one) < 1e-6
+    assert max(float((one[key] - two[key]).abs().max()) for key in one) < 1e-5
 
 
 def test_every_step_is_recorded_once_and_shown(both: Both) -> None:
