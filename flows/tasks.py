@@ -86,7 +86,7 @@ def _probes(path: Path, rules: Policy) -> int:
 @stages.stage("scrub")
 def scrub(line: Line, run: Run, rules: Policy, corpus: Corpus, probes: Path | None) -> Scrubbed:
     """Replace personal data."""
-    key = scrubbing.key_file(run.home)
+    key = scrubbing.key_for(rules, run.home)
     scrubbed = scrubbing.scrub(corpus, rules, run.folder / "scrubbed", probes=probes, progress=line, key=key)
     found = sum(scrubbed.entities.values())
     recall = next((entity for entity in scrubbed.recall if entity.entity == "ALL"), None)

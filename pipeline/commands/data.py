@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pipeline.commands.common import answer, columns, data_file, quiet, resolved_policy, watched
 from pipeline.errors import UsageError
-from pipeline.policy import Policy
 
 
 def scrub(arguments: argparse.Namespace) -> int:
@@ -28,7 +27,7 @@ def scrub(arguments: argparse.Namespace) -> int:
             corpus = corpora.read(data, policy, folder / "corpus", progress=line, with_columns=True)
         with watched("scrub", "records", rated=True) as line:
             scrubbed = scrubbing.scrub(
-                corpus, policy, folder / "scrubbed", probes=None, progress=line, key=_key(arguments, policy)
+                corpus, policy, folder / "scrubbed", probes=None, progress=line, key=scrubbing.key_for(policy, arguments.home)
             )
         scrubbing.export(scrubbed, corpus.shape, arguments.output, arguments.spans)
         page = arguments.output.with_name(f"{arguments.output.name}.review.html") if arguments.sample else None
@@ -51,16 +50,6 @@ def scrub(arguments: argparse.Namespace) -> int:
     text = f"{arguments.output}: {replaced:,} values replaced in {scrubbed.changed:,} of {scrubbed.records:,} records."
     answer(arguments, content, f"{text}\n{columns(sorted(scrubbed.entities.items()))}" if scrubbed.entities else text)
     return 0
-
-
-def _key(arguments: argparse.Namespace, policy: Policy) -> Path | None:
-    """The home's key, made on first use, where the policy's operator needs one: no other command leaves a home behind."""
-    from pipeline.runs import open_home
-    from pipeline.scrub.keys import key_file
-    from pipeline.scrub.operators import KEYED
-
-    keyed = policy.scrub.operator in KEYED or "hash" in policy.data.columns.values()
-    return key_file(open_home(arguments.home)) if keyed else None
 
 
 def recall(arguments: argparse.Namespace) -> int:

@@ -6,10 +6,9 @@ Importing this package loads no model; the first text that is looked at does.
 """
 
 from pipeline.scrub.detect import Detector, Span, load
-from pipeline.scrub.keys import key_file
 from pipeline.scrub.probes import write_probes
 from pipeline.scrub.recall import Recall, RecallReport, measure
-from pipeline.scrub.stage import Scrubbed, export, scrub
+from pipeline.scrub.stage import Scrubbed, export, key_for, scrub
 
 __all__ = [
     "Detector",
@@ -18,7 +17,7 @@ __all__ = [
     "Scrubbed",
     "Span",
     "export",
-    "key_file",
+    "key_for",
     "load",
     "measure",
     "scrub",

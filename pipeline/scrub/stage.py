@@ -26,9 +26,10 @@ from pipeline.corpus import Corpus, Shape, load_records, to_line
 from pipeline.errors import IntegrityError, StageError, UsageError
 from pipeline.folders import Progress, Value, digest, digest_file, private_folder, silent, stage, write_lines
 from pipeline.policy import Policy, Scrub
+from pipeline.runs import open_home
 from pipeline.scrub import _shards
 from pipeline.scrub.detect import MODEL, second
-from pipeline.scrub.keys import fingerprint, read_key
+from pipeline.scrub.keys import fingerprint, key_file, read_key
 from pipeline.scrub.operators import KEYED, operator
 from pipeline.scrub.recall import Recall
 from pipeline.scrub.sampled import Sampled
@@ -131,6 +132,12 @@ def scrub(
         )
 
     return stage(folder, Scrubbed, inputs, work)
+
+
+def key_for(policy: Policy, home: Path) -> Path | None:
+    """The home's key, made on first use, where the policy's operator or a column's rule needs one; None where nothing does."""
+    keyed = policy.scrub.operator in KEYED or "hash" in policy.data.columns.values()
+    return key_file(open_home(home)) if keyed else None
 
 
 def export(scrubbed: Scrubbed, shape: Shape, output: Path, spans: Path | None = None) -> int:
