@@ -8,6 +8,7 @@ A secret fills slots, each with candidates of its own: where every candidate is 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Literal
@@ -24,6 +25,7 @@ Unchanged = Callable[[Sequence[str]], list[bool]]
 
 PREFIX = "hushtune-canary-"
 _ROUNDS = 20
+_PASSES = 12  # over the words, to see which of them the scrubber leaves alone
 _SENTENCES = (
     ("Case {}: please call back", " before noon."),
     ("Booking {} is in the name of", "."),
@@ -98,8 +100,8 @@ def _random(
 ) -> tuple[Space, list[Canary]]:
     """Random words. What the scrubber would change gets another prefix, and keeps its secret, which so stays uniform."""
     words = _words(tokenizer, chance, 4 * canaries.alphabet)
-    some = chance.sample(words, min(len(words), 8 * canaries.alphabet))
-    plain = [word for word, kept in zip(some, unchanged(some), strict=True) if kept]
+    some = chance.sample(words, min(len(words), 16 * canaries.alphabet))
+    plain = _calm(some, canaries.prefix_tokens + canaries.secret_tokens, chance, unchanged)[: 4 * canaries.alphabet]
     if len(plain) < canaries.alphabet:
         raise ModelError("The scrubber takes most words of the tokenizer for personal data: lower canaries.alphabet.")
     slots = [sorted(chance.sample(plain, canaries.alphabet)) for _ in range(canaries.secret_tokens)]
@@ -119,8 +121,23 @@ def _random(
         kept = unchanged([canary.text if canary else "" for canary in tried])
         found |= {row: c for row, c, same in zip(missing, tried, kept, strict=True) if c is not None and same}
     if len(found) < canaries.count:
-        raise ModelError("The tokenizer does not give random words back as the same tokens: use another base model.")
+        raise ModelError(
+            "Too few rows of random words pass both the scrubber unchanged and the tokenizer as the same tokens: "
+            "lower canaries.count, or use another base model."
+        )
     return space, [found[row] for row in range(canaries.count)]
+
+
+def _calm(words: Sequence[str], length: int, chance: random.Random, unchanged: Unchanged) -> list[str]:
+    """The words that rows of `length` of them are left as they are with, most reliably so first.
+
+    One alone says little: what a detector takes for a name hangs on its company.
+    """
+    orders = [chance.sample(words, len(words)) for _ in range(_PASSES)]
+    rows = [order[start : start + length] for order in orders for start in range(0, len(order), length)]
+    kept = unchanged(["".join(f" {word}" for word in row) for row in rows])
+    calm = Counter(word for row, same in zip(rows, kept, strict=True) if same for word in row)
+    return sorted((word for word in words if calm[word]), key=lambda word: -calm[word])
 
 
 def _personal(canaries: Canaries, tokenizer: PreTrainedTokenizerBase, chance: random.Random) -> tuple[Space, list[Canary]]:

@@ -68,7 +68,7 @@ def test_no_task_retries_caches_or_persists():
 
     found = [value for value in vars(tasks).values() if type(value).__name__ == "Task"]
     assert {task.name for task in found} == {
-        "open", "read", "probe", "scrub", "plant", "reserve", "train", "audit", "judge", "report", "publish", "hold",
+        "open", "read", "probe", "scrub", "plant", "reserve", "train", "audit", "judge", "report", "publish", "hold", "discard",
     }  # fmt: skip
     for task in found:
         assert task.retries == 0
