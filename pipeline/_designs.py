@@ -11,7 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Literal
+from typing import Literal, cast
 
 from transformers import PreTrainedTokenizerBase
 
@@ -198,7 +198,7 @@ def _tails(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> list[tup
 
 def _words(tokenizer: PreTrainedTokenizerBase, chance: random.Random, least: int) -> list[str]:
     """Lower-case words that are one token each behind a blank; too few of them: made-up words of any number of tokens."""
-    texts = {tokenizer.decode([token]).strip() for token in range(len(tokenizer))}
+    texts = {cast(str, tokenizer.decode([token])).strip() for token in range(len(tokenizer))}
     plain = sorted(text for text in texts if 4 <= len(text) <= 12 and text.isascii() and text.isalpha() and text.islower())
     single = [word for word, ids in zip(plain, _tails(tokenizer, plain), strict=True) if len(ids) == 1]
     if len(single) >= least:

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -66,15 +66,18 @@ def resolve(ref: str, home: Path) -> Base:
     )
 
 
-def load(base: Base) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load(base: Base) -> tuple[PreTrainedModel, Any]:
     """The model in fp32 on this machine's device, in eval mode and frozen, and its tokenizer (with a padding token)."""
     model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32, local_files_only=True)
-    model.to(device()).eval().requires_grad_(False)
+    cast(nn.Module, model).to(device()).eval().requires_grad_(False)
     return model, load_tokenizer(base)
 
 
-def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:
-    """The base model's tokenizer, with the end token as padding where it has none of its own."""
+def load_tokenizer(base: Base) -> Any:
+    """The base model's tokenizer, with the end token as padding where it has none of its own.
+
+    It is typed as Any since transformers' own annotations leave open whether a token's id is a number.
+    """
     tokenizer = AutoTokenizer.from_pretrained(base.folder, local_files_only=True)
     if tokenizer.eos_token_id is None:
         raise ModelError(f"The tokenizer of {base.name} has no end-of-text token: set eos_token in its tokenizer_config.json.")
@@ -93,7 +96,7 @@ def adapt(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
         ModelError: the model has fewer layers or other modules than `lora` asks for, or a part that no clipping bounds.
     """
     blocks = int(model.config.num_hidden_layers)
-    count = {"all": blocks, "top_half": (blocks + 1) // 2}.get(lora.layers) if isinstance(lora.layers, str) else lora.layers
+    count = {"all": blocks, "top_half": (blocks + 1) // 2}[lora.layers] if isinstance(lora.layers, str) else lora.layers
     if not 1 <= count <= blocks:
         raise ModelError(f"train.lora.layers asks for {count} layers and the model has {blocks}: lower it.")
     _refuse_unbounded(model, lora.also_train)
@@ -102,7 +105,7 @@ def adapt(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
     whole = {name for name in linear for wanted in lora.also_train if _matches(name, wanted)}
     config = LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.alpha,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type] - peft says int, but only divides it by the rank
         target_modules=sorted({name.rpartition(".")[2] for name in linear.keys() - whole}),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in linear.values()),
         layers_to_transform=None if count == blocks else list(range(blocks - count, blocks)),
@@ -150,7 +153,7 @@ def _matches(name: str, wanted: str) -> bool:
     return name.endswith(wanted)
 
 
-def with_adapter(base: Base, adapter: Path) -> tuple[PeftModel, PreTrainedTokenizerBase]:
+def with_adapter(base: Base, adapter: Path) -> tuple[PeftModel, Any]:
     """The base model with a trained adapter on it, in eval mode, and the tokenizer.
 
     Raises:
@@ -201,14 +204,14 @@ def generate(
     with torch.random.fork_rng():
         if seed is not None:
             torch.manual_seed(seed)
-        output = model.generate(
+        output = cast(Any, model).generate(
             input_ids=inputs,
             attention_mask=torch.ones_like(inputs),
             max_new_tokens=max_new_tokens,
             pad_token_id=tokenizer.pad_token_id,
             **options,
         )
-    return tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)
+    return cast(str, tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True))
 
 
 def device() -> torch.device:

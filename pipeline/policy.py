@@ -20,15 +20,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline._policy_files import presets as presets
-from pipeline._policy_files import resolve
+from pipeline._policy_files import resolve, sentence
 from pipeline.errors import InputError, PolicyError
 from pipeline.folders import digest
-from pipeline.strictness import changes
+from pipeline.strictness import STARTING_VALUES, only_tighter
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Limit = Annotated[float, Field(allow_inf_nan=False)]
-_STARTING_VALUES = "base"  # promises nothing, so that its children may change what it says in any direction
 _BUDGET = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
@@ -47,15 +46,17 @@ class Data(Section):
     messages_column: str = "messages"
     id_column: str = "id"
     unit_column: str = "unit"
-    unit_pattern: str | None = Field(None, description="regular expression; its first match in the unit column is the unit")
+    unit_pattern: str | None = Field(
+        default=None, description="regular expression; its first match in the unit column is the unit"
+    )
     columns: dict[str, Literal["drop", "keep", "scrub", "hash"]] = Field(
         default_factory=dict,
         description="what `hushtune scrub` does with further columns of a structured file; those not named are dropped",
     )
-    limit: int | None = Field(None, ge=1, description="read at most this many records")
-    held_out: float = Field(0.1, gt=0, le=0.5, description="share of the units kept out of training, for the audit")
-    max_tokens: int = Field(128, ge=8, description="tokens of a record that are trained on")
-    overlong: Literal["cut", "refuse"] = Field("cut", description="what to do with records over max_tokens")
+    limit: int | None = Field(default=None, ge=1, description="read at most this many records")
+    held_out: float = Field(default=0.1, gt=0, le=0.5, description="share of the units kept out of training, for the audit")
+    max_tokens: int = Field(default=128, ge=8, description="tokens of a record that are trained on")
+    overlong: Literal["cut", "refuse"] = Field(default="cut", description="what to do with records over max_tokens")
 
     @field_validator("unit_pattern")
     @classmethod
@@ -73,31 +74,31 @@ class Scrub(Section):
 
     detector: Literal["default", "high_recall", "fast"] = "default"
     model: str | None = Field(
-        None,
+        default=None,
         description="spacy:NAME|PATH, transformers:PATH or gliner:PATH, installed here, in place of the bundled spaCy model",
     )
     language: Literal["en"] = "en"
     entities: tuple[str, ...] = Field(min_length=1, description="Presidio entity types to replace")
-    minimum_score: float = Field(0.35, ge=0, le=1)
+    minimum_score: float = Field(default=0.35, ge=0, le=1)
     operator: Literal["placeholder", "redact", "mask", "hash", "encrypt", "surrogate"] = "placeholder"
     consistency: Literal["person", "corpus"] = Field(
-        "person", description="within what equal values get equal hashes, ciphertexts and surrogates"
+        default="person", description="within what equal values get equal hashes, ciphertexts and surrogates"
     )
-    locale: str = Field("en_US", pattern=r"^[a-z]{2,3}_[A-Z]{2}$", description="of surrogates")
+    locale: str = Field(default="en_US", pattern=r"^[a-z]{2,3}_[A-Z]{2}$", description="of surrogates")
     rescan: Literal["auto", "off"] = Field(
-        "auto",
+        default="auto",
         description="scan the scrubbed records again with another detector than the one that scrubbed, where one is installed",
     )
     sample: int = Field(
-        200, ge=0, description="records in which values are planted and detectors compared, to measure what is missed"
+        default=200, ge=0, description="records in which values are planted and detectors compared, to measure what is missed"
     )
-    allow: tuple[str, ...] = Field((), description="words that are never replaced")
-    deny: tuple[str, ...] = Field((), description="words that are always replaced, in any case")
+    allow: tuple[str, ...] = Field(default=(), description="words that are never replaced")
+    deny: tuple[str, ...] = Field(default=(), description="words that are always replaced, in any case")
     countries: tuple[str, ...] = Field(
-        (), description="countries whose identifiers are looked for besides `entities`: uk, germany…"
+        default=(), description="countries whose identifiers are looked for besides `entities`: uk, germany…"
     )
-    recognizers: str | None = Field(None, description="a YAML file of custom recognisers in Presidio's format")
-    probes: int = Field(240, ge=0, description="known personal values planted before scrubbing, to measure recall")
+    recognizers: str | None = Field(default=None, description="a YAML file of custom recognisers in Presidio's format")
+    probes: int = Field(default=240, ge=0, description="known personal values planted before scrubbing, to measure recall")
 
 
 _CANARIES = {
@@ -111,19 +112,25 @@ class Canaries(Section):
     """Secrets planted after scrubbing, each in or out of training by its own fair coin."""
 
     preset: Literal["small", "standard", "strong"] = Field(
-        "standard", description="sets count, guesses and repeated where they are not given: " + "; ".join(
+        default="standard", description="sets count, guesses and repeated where they are not given: " + "; ".join(
             f"{name} {', '.join(str(value) for value in sizes.values())}" for name, sizes in _CANARIES.items()
         )
     )  # fmt: skip
-    count: int = Field(256, ge=16, le=4096, description="random-token canaries, one copy each: they bound epsilon")
-    prefix_tokens: int = Field(8, ge=1, le=32)
-    secret_tokens: int = Field(3, ge=2, le=4)
-    alphabet: int = Field(48, ge=8, le=128, description="candidates for each position of the secret")
-    guesses: int = Field(128, ge=2, description="guesses of the one-run audit, fixed before training: half in, half out")
-    repetitions: tuple[Annotated[int, Field(ge=1, le=64)], ...] = Field(
-        (1, 4, 16), min_length=1, description="copies of the personal-data-shaped canaries, as of values that scrubbing misses"
+    count: int = Field(default=256, ge=16, le=4096, description="random-token canaries, one copy each: they bound epsilon")
+    prefix_tokens: int = Field(default=8, ge=1, le=32)
+    secret_tokens: int = Field(default=3, ge=2, le=4)
+    alphabet: int = Field(default=48, ge=8, le=128, description="candidates for each position of the secret")
+    guesses: int = Field(
+        default=128, ge=2, description="guesses of the one-run audit, fixed before training: half in, half out"
     )
-    repeated: int = Field(12, ge=0, le=256, description="personal-data-shaped canaries at each number of copies; 0: none")
+    repetitions: tuple[Annotated[int, Field(ge=1, le=64)], ...] = Field(
+        default=(1, 4, 16),
+        min_length=1,
+        description="copies of the personal-data-shaped canaries, as of values that scrubbing misses",
+    )
+    repeated: int = Field(
+        default=12, ge=0, le=256, description="personal-data-shaped canaries at each number of copies; 0: none"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -149,9 +156,10 @@ class Canaries(Section):
 class Lifetime(Section):
     """The lifetime budget of the people in the data, kept in the ledger across runs."""
 
-    budget: str = Field("default", pattern=_BUDGET)
+    budget: str = Field(default="default", pattern=_BUDGET)
     also: tuple[Annotated[str, Field(pattern=_BUDGET)], ...] = Field(
-        (), description="other budgets that people of this data may be in; what they spent there counts here too, and back"
+        default=(),
+        description="other budgets that people of this data may be in; what they spent there counts here too, and back",
     )
     epsilon: float = Field(gt=0)
     delta: float = Field(gt=0, lt=1e-3)
@@ -174,9 +182,9 @@ class Privacy(Section):
     """The differential-privacy promise of one run."""
 
     epsilon: float = Field(gt=0, le=50)
-    delta: float | Literal["auto"] = Field("auto", description="a probability below 1/n, or auto: 1/n^1.1")
+    delta: float | Literal["auto"] = Field(default="auto", description="a probability below 1/n, or auto: 1/n^1.1")
     unit: Literal["record", "person"] = Field(description="what is protected: one record, or all records of a person")
-    records_per_unit: int = Field(16, ge=1, description="records of a person that may contribute to one step")
+    records_per_unit: int = Field(default=16, ge=1, description="records of a person that may contribute to one step")
     lifetime: Lifetime
 
     @field_validator("delta")
@@ -190,12 +198,14 @@ class Privacy(Section):
 class Lora(Section):
     """Which weights are trained."""
 
-    rank: int = Field(8, ge=1, le=256)
-    alpha: float = Field(16, gt=0)
+    rank: int = Field(default=8, ge=1, le=256)
+    alpha: float = Field(default=16, gt=0)
     layers: Literal["all", "top_half"] | Count = "all"
-    dropout: float = Field(0, ge=0, lt=1, description="share of a layer's inputs that LoRA does not see; takes a slower path")
-    dora: bool = Field(False, description="also train the magnitude of each weight (DoRA); takes the slowest path")
-    also_train: tuple[str, ...] = Field((), description="modules to train whole, lm_head for one; takes a slower path")
+    dropout: float = Field(
+        default=0, ge=0, lt=1, description="share of a layer's inputs that LoRA does not see; takes a slower path"
+    )
+    dora: bool = Field(default=False, description="also train the magnitude of each weight (DoRA); takes the slowest path")
+    also_train: tuple[str, ...] = Field(default=(), description="modules to train whole, lm_head for one; takes a slower path")
 
 
 class Selection(Section):
@@ -204,9 +214,11 @@ class Selection(Section):
     rule: Literal["best_checkpoint", "early_stopping"] = Field(
         description="the best of all steps looked at; early_stopping also ends training, and is charged for every planned step"
     )
-    public_data: str | None = Field(None, description="path of a file of PUBLIC records, in the form of the data; required")
-    every: int = Field(5, ge=1, description="steps between two looks at the public loss")
-    patience: int = Field(3, ge=1, description="looks without a better loss after which early_stopping ends training")
+    public_data: str | None = Field(
+        default=None, description="path of a file of PUBLIC records, in the form of the data; required"
+    )
+    every: int = Field(default=5, ge=1, description="steps between two looks at the public loss")
+    patience: int = Field(default=3, ge=1, description="looks without a better loss after which early_stopping ends training")
 
     @model_validator(mode="after")
     def _public(self) -> Selection:
@@ -222,33 +234,48 @@ class Train(Section):
     """DP-SGD: the schedule and the optimizer."""
 
     lora: Lora = Lora()
-    epochs: float = Field(1, gt=0, description="expected visits of each unit, where expected_batch or steps is auto")
-    expected_batch: Count | Literal["auto"] = Field("auto", description="expected number of units in a step (Poisson sampling)")
-    steps: Count | Literal["auto"] = Field("auto", description="noisy steps; auto takes as many as the noise bears")
+    epochs: float = Field(default=1, gt=0, description="expected visits of each unit, where expected_batch or steps is auto")
+    expected_batch: Count | Literal["auto"] = Field(
+        default="auto", description="expected number of units in a step (Poisson sampling)"
+    )
+    steps: Count | Literal["auto"] = Field(default="auto", description="noisy steps; auto takes as many as the noise bears")
     learning_rate: float = Field(gt=0)
     clipping_norm: float = Field(gt=0)
-    microbatch_tokens: int = Field(4096, ge=64, description="tokens held in memory at once; does not change the result")
+    microbatch_tokens: int = Field(default=4096, ge=64, description="tokens held in memory at once; does not change the result")
     reuse_gigabytes: float = Field(
-        4, ge=0, description="disk for the states of the layers below the first adapted one; 0 computes them at every visit"
+        default=4,
+        ge=0,
+        description="disk for the states of the layers below the first adapted one; 0 computes them at every visit",
     )
-    selection: Selection | None = Field(None, description="choose the released step by public data; null takes the last one")
-    seed: int = Field(0, ge=0, description="seeds LoRA's initialisation only; noise and sampling are never seeded from it")
+    selection: Selection | None = Field(
+        default=None, description="choose the released step by public data; null takes the last one"
+    )
+    seed: int = Field(
+        default=0, ge=0, description="seeds LoRA's initialisation only; noise and sampling are never seeded from it"
+    )
 
 
 class Audit(Section):
     """How hard the release candidate is attacked."""
 
-    alpha: Share = Field(0.05, description="error probability of each bound")
-    membership_records: int = Field(500, ge=50, description="members, and as many non-members, that are attacked")
-    utility_records: int = Field(400, ge=20, description="held-out records on which perplexity is measured")
-    exposure_canaries: int = Field(128, ge=8, description="canaries whose exact rank is computed, planted ones and controls")
-    extraction_records: int = Field(500, ge=20, description="training records, and as many never trained on, to be extracted")
-    prefix_tokens: int = Field(16, ge=1, description="tokens of a record that the extracting attacker knows at least")
-    suffix_tokens: int = Field(16, ge=4, description="tokens that count as extracted when all of them come out")
-    samples: int = Field(256, ge=1, description="texts drawn freely from the model and searched for removed values")
-    games_values: int = Field(100, ge=1, description="removed values, and as many never trained on, to be reconstructed")
+    alpha: Share = Field(default=0.05, description="error probability of each bound")
+    membership_records: int = Field(default=500, ge=50, description="members, and as many non-members, that are attacked")
+    utility_records: int = Field(default=400, ge=20, description="held-out records on which perplexity is measured")
+    exposure_canaries: int = Field(
+        default=128, ge=8, description="canaries whose exact rank is computed, planted ones and controls"
+    )
+    extraction_records: int = Field(
+        default=500, ge=20, description="training records, and as many never trained on, to be extracted"
+    )
+    prefix_tokens: int = Field(default=16, ge=1, description="tokens of a record that the extracting attacker knows at least")
+    suffix_tokens: int = Field(default=16, ge=4, description="tokens that count as extracted when all of them come out")
+    samples: int = Field(default=256, ge=1, description="texts drawn freely from the model and searched for removed values")
+    games_values: int = Field(
+        default=100, ge=1, description="removed values, and as many never trained on, to be reconstructed"
+    )
     control: bool = Field(
-        False, description="train a twin without privacy, in memory only, on which the attacks must see a leak; never released"
+        default=False,
+        description="train a twin without privacy, in memory only, on which the attacks must see a leak; never released",
     )
 
 
@@ -264,7 +291,7 @@ class Gate(Section):
     at_least: Limit | None = None
     why: str = Field(min_length=8)
     owner: str = Field(min_length=2)
-    waivable: bool = Field(False, description="whether a signed, dated waiver may let a run pass that this gate fails")
+    waivable: bool = Field(default=False, description="whether a signed, dated waiver may let a run pass that this gate fails")
 
     @model_validator(mode="after")
     def _one_limit(self) -> Gate:
@@ -277,19 +304,21 @@ class Release(Section):
     """Who must say yes, and what becomes of a run that is not released."""
 
     approval: Literal["none", "required"] = "none"
-    approval_days: int = Field(14, ge=1, description="days after which a run can no longer be approved")
-    four_eyes: bool = Field(True, description="the approver must be another than the submitter")
-    inconclusive: Literal["reject", "release"] = Field("reject", description="a gate whose figure could not be resolved")
-    quarantine_days: int = Field(0, ge=0, description="days that the weights of a run that is not released are kept")
+    approval_days: int = Field(default=14, ge=1, description="days after which a run can no longer be approved")
+    four_eyes: bool = Field(default=True, description="the approver must be another than the submitter")
+    inconclusive: Literal["reject", "release"] = Field(
+        default="reject", description="a gate whose figure could not be resolved"
+    )
+    quarantine_days: int = Field(default=0, ge=0, description="days that the weights of a run that is not released are kept")
 
 
 class Retention(Section):
     """Days that a run's private files are kept, None without end. Ledger, report and release stay."""
 
-    raw_days: int | None = Field(90, ge=0, description="text as it was read, and planted probes")
-    scrubbed_days: int | None = Field(90, ge=0, description="scrubbed and planted text")
-    checkpoint_days: int | None = Field(14, ge=0, description="unfinished trainings")
-    review_days: int | None = Field(30, ge=0, description="review pages and tracebacks, which quote text")
+    raw_days: int | None = Field(default=90, ge=0, description="text as it was read, and planted probes")
+    scrubbed_days: int | None = Field(default=90, ge=0, description="scrubbed and planted text")
+    checkpoint_days: int | None = Field(default=14, ge=0, description="unfinished trainings")
+    review_days: int | None = Field(default=30, ge=0, description="review pages and tracebacks, which quote text")
 
 
 class Policy(Section):
@@ -297,7 +326,7 @@ class Policy(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     description: str = Field(min_length=8)
-    model: str = Field("nano", description="base model: a name of `hushtune models list`, or a Hugging Face folder")
+    model: str = Field(default="nano", description="base model: a name of `hushtune models list`, or a Hugging Face folder")
     data: Data = Data()
     scrub: Scrub
     canaries: Canaries = Canaries()
@@ -341,8 +370,8 @@ def load(name: str | Path) -> Policy:
     stages = resolve(str(name), ())
     policy = _validate(stages[-1][1], f"policy {name}")
     for (parent, old), (child, new) in pairwise(stages):
-        if parent != _STARTING_VALUES:
-            _only_tighter(parent, _validate(old, f"policy {parent}"), child, _validate(new, f"policy {child}"))
+        if parent != STARTING_VALUES:
+            only_tighter(parent, _validate(old, f"policy {parent}"), child, _validate(new, f"policy {child}"))
     return policy
 
 
@@ -357,32 +386,10 @@ def schema() -> dict[str, Any]:
     return content
 
 
-def _only_tighter(parent: str, old: Policy, child: str, new: Policy) -> None:
-    for change in changes(old, new):
-        if change.direction in ("looser", "incomparable"):
-            how = "cannot be compared with" if change.direction == "incomparable" else "is looser than"
-            raise PolicyError(
-                f"In policy {child}, {change.key} is {json.dumps(change.new)}, which {how} the {json.dumps(change.old)} of its "
-                f"parent {parent}, and a child may only tighten: keep the parent's value, or extend {_STARTING_VALUES} and "
-                "stand for every value yourself."
-            )
-
-
 def _validate(content: dict[str, Any], where: str) -> Policy:
     try:
         return Policy.model_validate_json(json.dumps(content))
     except (TypeError, ValueError) as error:
         if not isinstance(error, ValidationError):
             raise PolicyError(f"In {where}, a value is of a kind that YAML allows and a policy does not.") from error
-        raise PolicyError(_sentence(error, where)) from error
-
-
-def _sentence(error: ValidationError, where: str) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "the policy"
-    if first["type"] == "extra_forbidden":
-        return f"In {where}, the key {key} is unknown: remove it, or see `hushtune policy schema` for the keys there are."
-    if first["type"] == "missing":
-        return f"In {where}, the key {key} is missing: add it, or extend a policy that has it."
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"In {where}, {key} {message} (it is {first['input']!r})."
+        raise PolicyError(sentence(error, where)) from error

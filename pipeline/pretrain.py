@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -113,7 +114,7 @@ def pretrain(
     model = LlamaForCausalLM(recipe.config())
     seconds, seen = _train(model, train, work, recipe, progress)
     bits = bits_per_byte(model, held_out, held_out_bytes, recipe.context)
-    model.to(torch.bfloat16).save_pretrained(output)
+    cast(Any, model).to(torch.bfloat16).save_pretrained(output)
     tokenizer.save_pretrained(output)
     parameters = sum(p.numel() for p in model.parameters())
     facts = asdict(recipe) | {

@@ -10,14 +10,18 @@ values that promises nothing, so its children may change them in any direction.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from pipeline.errors import PolicyError
 
 if TYPE_CHECKING:
     from pipeline.policy import Gate, Policy
 
 Direction = Literal["tighter", "looser", "incomparable", "free"]
+STARTING_VALUES = "base"  # promises nothing, so that its children may change what it says in any direction
 
 
 class Change(NamedTuple):
@@ -250,3 +254,19 @@ def _limit(value: Any, policy: Policy) -> Any:
 def _judge(gate: Gate) -> Callable[[Any, Any], Direction]:
     """The end of the interval that is nearer to the limit is the more cautious one."""
     return _towards("low", "value", "high") if gate.at_most is not None else _towards("high", "value", "low")
+
+
+def only_tighter(parent: str, old: Policy, child: str, new: Policy) -> None:
+    """Refuse a child that loosens what its parent says.
+
+    Raises:
+        PolicyError: a key of the child is looser than its parent's, or cannot be compared with it.
+    """
+    for change in changes(old, new):
+        if change.direction in ("looser", "incomparable"):
+            how = "cannot be compared with" if change.direction == "incomparable" else "is looser than"
+            raise PolicyError(
+                f"In policy {child}, {change.key} is {json.dumps(change.new)}, which {how} the {json.dumps(change.old)} of its "
+                f"parent {parent}, and a child may only tighten: keep the parent's value, or extend {STARTING_VALUES} and "
+                "stand for every value yourself."
+            )

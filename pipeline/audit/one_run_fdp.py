@@ -43,21 +43,21 @@ def approximate(epsilons: np.ndarray, deltas: np.ndarray) -> Curve:
 
 def of_mechanism(mechanism: Mechanism, steps: int) -> Curve:
     """The curve of the subsampled Gaussian mechanism after some steps, from its privacy loss distribution (never above it)."""
-    return approximate(*_profile(mechanism, steps))
+    return approximate(*_profile(mechanism.noise_multiplier, mechanism.sampling_rate, steps))
 
 
 def total_variation(mechanism: Mechanism, steps: int) -> float:
     """Total variation distance between the outputs with and without a unit, δ at ε = 0 (never below it)."""
-    return float(_profile(mechanism, steps)[1][0])
+    return float(_profile(mechanism.noise_multiplier, mechanism.sampling_rate, steps)[1][0])
 
 
 @lru_cache(maxsize=8)
-def _profile(mechanism: Mechanism, steps: int) -> tuple[np.ndarray, np.ndarray]:
+def _profile(noise_multiplier: float, sampling_rate: float, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """ε from 0 on, and δ at each, both rounded to the side of less privacy."""
     from dp_accounting.pld import privacy_loss_distribution
 
     one = privacy_loss_distribution.from_gaussian_mechanism(
-        mechanism.noise_multiplier, sampling_prob=mechanism.sampling_rate, value_discretization_interval=1e-3
+        noise_multiplier, sampling_prob=sampling_rate, value_discretization_interval=1e-3
     )
     every = one.self_compose(steps)
     epsilons = np.concatenate([np.arange(0.0, 12.0, 0.02), np.geomspace(12.0, 200.0, 200)])

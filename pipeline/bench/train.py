@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import torch
 from opacus.grad_sample import GradSampleModule
@@ -110,7 +110,8 @@ def _examples(shape: Shape, vocabulary: int, count: int | None = None) -> list[E
 
 def _adapted(shape: Shape, layers: Any = "all") -> PeftModel:
     torch.manual_seed(0)
-    model = shape.make().to(shape.device).eval().requires_grad_(False)
+    base = cast(Any, shape.make())
+    model = base.to(shape.device).eval().requires_grad_(False)
     return models.adapt(model, Lora(layers=layers), 0)
 
 
@@ -148,7 +149,8 @@ def _mechanism(shape: Shape) -> Mechanism:
 
 def _ours(shape: Shape, kind: type[UnitGradients], layers: Any = "all", folder: Path | None = None) -> Step:
     model = _adapted(shape, layers)
-    rows = _examples(shape, model.get_base_model().config.vocab_size)
+    base = cast(Any, model.get_base_model())
+    rows = _examples(shape, base.config.vocab_size)
     states = EntryStates(model, folder / "states", shape.tokens, 10**10, len(rows)) if folder else None
     gradients = kind(model, 1.0, 0, states, precision_on(shape.device), Even(shape.tokens, shape.batch * shape.tokens))
     trained = _trainable(model)
@@ -159,7 +161,8 @@ def _ours(shape: Shape, kind: type[UnitGradients], layers: Any = "all", folder: 
         with gradients.attached():
             gradients.add([[row] for row in rows])
         if kind is not PlainGradients:
-            return optimizer.step()
+            optimizer.step()
+            return
         for parameter in trained:
             parameter.grad, parameter.summed_grad = parameter.summed_grad / len(rows), None  # type: ignore[attr-defined]
         adam.step()
@@ -188,8 +191,9 @@ def reused(shape: Shape) -> Step:
 
 def opacus_hooks(shape: Shape) -> Step:
     """Opacus's grad-sample hooks with its DP optimizer."""
-    model = GradSampleModule(_adapted(shape).train(), loss_reduction="mean", strict=False)
-    ids, labels = _tensors(shape, model._module.get_base_model())
+    adapted = _adapted(shape).train()
+    model = GradSampleModule(adapted, loss_reduction="mean", strict=False)
+    ids, labels = _tensors(shape, adapted.get_base_model())
     optimizer = DPOptimizer(
         torch.optim.Adam(_trainable(model), lr=1e-4),
         noise_multiplier=1.0,
@@ -209,10 +213,11 @@ def opacus_hooks(shape: Shape) -> Step:
 
 def opacus_ghost(shape: Shape) -> Step:
     """Opacus's ghost clipping."""
+    adapted = _adapted(shape).train()
     model = GradSampleModuleFastGradientClipping(
-        _adapted(shape).train(), loss_reduction="mean", max_grad_norm=1.0, use_ghost_clipping=True, strict=False
+        adapted, loss_reduction="mean", max_grad_norm=1, use_ghost_clipping=True, strict=False
     )
-    ids, labels = _tensors(shape, model._module.get_base_model())
+    ids, labels = _tensors(shape, adapted.get_base_model())
     optimizer = DPOptimizerFastGradientClipping(
         torch.optim.Adam(_trainable(model), lr=1e-4),
         noise_multiplier=1.0,
@@ -335,7 +340,7 @@ def _matrix_rate(device: torch.device, size: int = 8192) -> float:
     for _ in range(10):
         _settle(device)
         started = time.perf_counter()
-        left @ right
+        torch.matmul(left, right)
         _settle(device)
         best = min(best, time.perf_counter() - started)
     return 2 * size**3 / best

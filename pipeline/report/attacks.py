@@ -266,7 +266,7 @@ def utility(stages: Stages) -> dict[str, Any]:
     found = {key: figure(stages, f"utility.{key}") for key in keys}
     before, after = (_value(stages, f"utility.{key}") for key in keys[:2])
     sentence, alt = "Utility was not measured in this run.", ""
-    flaw = _flaw([found[key] for key in keys[:2] if found[key]])
+    flaw = _flaw([item for key in keys[:2] if (item := found[key])])
     if flaw:
         sentence = f"Utility was measured and is not valid: {flaw}."
     if before is not None and after is not None:

@@ -87,7 +87,8 @@ class Spacy:
 
 
 def _labelled(entity: Any) -> Span:
-    return Span(entity.start_char, entity.end_char, ENTITIES.get(entity.label_, entity.label_), SCORE)
+    label: str = entity.label_
+    return Span(entity.start_char, entity.end_char, ENTITIES.get(label, label), SCORE)
 
 
 def _bundled() -> Any:

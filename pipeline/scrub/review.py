@@ -104,11 +104,12 @@ def _counts(content: Any) -> Counter[str] | None:
         return None
     counts: Counter[str] = Counter()
     for record in content["records"]:
-        found, wrong, missed = (
-            (record.get(key) for key in ("found", "wrong", "missed")) if isinstance(record, dict) else [None] * 3
-        )
-        numbers = type(found) is int and isinstance(wrong, list) and isinstance(missed, list)
-        if not numbers or not all(type(one) is int and 0 <= one < found for one in wrong) or len(set(wrong)) < len(wrong):
+        if not isinstance(record, dict):
+            return None
+        found, wrong, missed = (record.get(key) for key in ("found", "wrong", "missed"))
+        if type(found) is not int or not isinstance(wrong, list) or not isinstance(missed, list):
+            return None
+        if not all(type(one) is int and 0 <= one < found for one in wrong) or len(set(wrong)) < len(wrong):
             return None
         if record.get("read") is True:
             counts.update(records=1, found=found, wrong=len(wrong), missed=len(missed))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
@@ -70,9 +70,9 @@ def uncovered(model: PeftModel) -> list[str]:
             if module.use_dora.get(adapter):
                 names.append(f"{name} (DoRA)")
     names += [name for name, p in model.named_parameters() if p.requires_grad and p not in ours]
-    config = model.get_base_model().config
+    base = cast(Any, model.get_base_model())
     scaled = ("final_logit_softcapping", "logits_scaling", "logit_scale")
-    names += [f"config.{key}" for key in scaled if getattr(config, key, None) not in (None, 0, 1, 1.0)]
-    if getattr(model.get_base_model().get_output_embeddings(), "bias", None) is not None:
+    names += [f"config.{key}" for key in scaled if getattr(base.config, key, None) not in (None, 0, 1, 1.0)]
+    if getattr(base.get_output_embeddings(), "bias", None) is not None:
         names.append("a bias on the output layer")
     return names

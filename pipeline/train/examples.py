@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -62,7 +63,8 @@ def _example(
 ) -> Example:
     ids = [token for tokens, _ in pieces for token in tokens]
     learned = [flag for tokens, flag in pieces for _ in tokens]
-    ids.append(tokenizer.eos_token_id)
+    end = cast(int, tokenizer.eos_token_id)
+    ids.append(end)
     learned.append(learned[-1] if learned else True)
     room = max_tokens - 1
     over = len(ids) - room
@@ -70,7 +72,7 @@ def _example(
         unlearned = next((i for i, flag in enumerate(learned) if flag), len(learned))
         head = min(over, max(0, unlearned - 1))
         ids, learned = ids[head:][:room], learned[head:][:room]
-    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    start = end if tokenizer.bos_token_id is None else cast(int, tokenizer.bos_token_id)
     labels = [token if flag else IGNORED for token, flag in zip(ids, learned, strict=True)]
     return Example(record.id, record.unit, (start, *ids), (IGNORED, *labels), max(0, over))
 

@@ -54,7 +54,7 @@ class LoopGradients:
     def __init__(self, model: PeftModel, clipping_norm: float, padding: int, precision: torch.dtype = torch.float32) -> None:
         self._model: Any = model
         self.compute_in(precision)
-        self._trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self._trained: list[tuple[str, Any]] = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self._norm = clipping_norm
         self._padding = padding
         self.lost = 0

@@ -192,7 +192,7 @@ def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextMan
     return nullcontext() if precision is torch.float32 else torch.autocast(device.type, precision)
 
 
-def unclipped(gradients: Any, parameters: Sequence[nn.Parameter], units: Sequence[Sequence[Example]]) -> Tensor:
+def unclipped(gradients: Any, parameters: Sequence[Any], units: Sequence[Sequence[Example]]) -> Tensor:
     """The flat sum of units' gradients over `parameters` with the clipping norm set aside."""
     norm, gradients._norm = gradients._norm, float("inf")
     try:

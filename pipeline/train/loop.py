@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import torch
 from peft import PeftModel
@@ -297,7 +297,7 @@ def _entry_states(model: PeftModel, examples: list[Example], policy: Policy, fol
         return None
     longest = max(len(example.input_ids) for example in examples)
     states = EntryStates(model, folder / _STATES.format(team.rank), longest, cap, len(examples))
-    return states if states.faithful(model.get_base_model().config.vocab_size) else None
+    return states if states.faithful(cast(Any, model.get_base_model()).config.vocab_size) else None
 
 
 class _EpsilonSoFar:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from opacus.optimizers import DPOptimizer
 
@@ -31,19 +33,20 @@ class UnitOptimizer(DPOptimizer):
 
     def clip_and_accumulate(self) -> None:
         """The sums are clipped as they are made (`gradients.Tape.clip`); a parameter without one drew no unit."""
-        for parameter in self.params:
+        for parameter in cast(list[Any], self.params):
             if getattr(parameter, "summed_grad", None) is None:
                 parameter.summed_grad = torch.zeros_like(parameter)
 
     def add_noise(self) -> None:
         """Write `summed_grad` plus Gaussian noise into `grad`, for all parameters from one draw of entropy."""
         std = self.noise_multiplier * self.max_grad_norm
-        sizes = [parameter.numel() for parameter in self.params]
-        count, device = sum(sizes), self.params[0].device
+        parameters = cast(list[Any], self.params)
+        sizes = [parameter.numel() for parameter in parameters]
+        count, device = sum(sizes), parameters[0].device
         noise = (
             normal(count, self._entropy, device).mul_(std) if std else torch.zeros(count, dtype=torch.float64, device=device)
         )
-        for parameter, part in zip(self.params, noise.split(sizes), strict=True):
+        for parameter, part in zip(parameters, noise.split(sizes), strict=True):
             # The sum is rounded once, after the noise: noise that was rounded first could betray what it is added to.
             noisy = parameter.summed_grad.double() + part.view_as(parameter)
             parameter.grad = noisy.to(parameter.dtype)

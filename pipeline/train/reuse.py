@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ class EntryStates:
     def __init__(self, model: PeftModel, path: Path, longest: int, cap: int, records: int) -> None:
         self._backbone: Any = model.get_base_model().base_model
         self._first = first_adapted(model)
-        width = int(model.get_base_model().config.hidden_size)
+        width = int(cast(Any, model.get_base_model()).config.hidden_size)
         slots = max(1, min(records, cap // (4 * longest * width)))
         path.unlink(missing_ok=True)  # never share a file that another process still has open
         path.touch(mode=0o600)
@@ -111,10 +111,11 @@ class EntryStates:
 
 def first_adapted(model: PeftModel) -> int:
     """Index of the first block with an adapter; 0 where every block has one or the model's blocks are not known."""
-    backbone = model.get_base_model().base_model
+    base = cast(Any, model.get_base_model())
+    backbone = base.base_model
     known = [name for name, norm in _PARTS.items() if hasattr(backbone, name) and hasattr(backbone, norm)]
-    blocks = getattr(backbone, known[0]) if known else ()
-    kinds = getattr(model.get_base_model().config, "layer_types", None)
+    blocks = getattr(backbone, known[0]) if known else []
+    kinds = getattr(base.config, "layer_types", None)
     if kinds is not None and len(set(kinds)) > 1:
         return 0  # blocks of several kinds are picked by their index, which moves when the lower ones are left out
     for index, block in enumerate(blocks):
