@@ -101,6 +101,10 @@ def test_without_a_board_a_line_shows_nothing(capsys):
 def test_every_task_has_a_row():
     from flows import tasks
 
-    names = {value.name for value in vars(tasks).values() if type(value).__name__ == "Task"} - {"open", "hold", "discard"}  # these share a row
+    names = {value.name for value in vars(tasks).values() if type(value).__name__ == "Task"} - {
+        "open",
+        "hold",
+        "discard",
+    }  # these share a row
     assert names <= {row.name for row in console.ROWS}
     assert Board(console.ROWS)
