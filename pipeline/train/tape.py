@@ -39,8 +39,7 @@ class Tape:
         held = self._gradients.get(parameter)  # a module that is used twice has one gradient: the norm is of the sum
         gradient = gradient if held is None else held + gradient
         self._gradients[parameter] = gradient
-        # Summed in float64: in float32 a norm over millions of numbers comes out too small, and what it clips too large.
-        self._squares[parameter] = torch.linalg.vector_norm(gradient.flatten(1), dim=1, dtype=torch.float64).square_()
+        self._squares[parameter] = squared_norms(gradient)
 
     def clip(self, norm: float) -> int:
         """Scale each unit's gradient to at most `norm` (L2 over all parameters) and add the sum to `p.summed_grad`.
@@ -79,6 +78,21 @@ class Sum(Tape):
         for parameter, gradient in self._gradients.items():
             accumulate(parameter, gradient)
         return 0
+
+
+def squared_norms(gradient: Tensor) -> Tensor:
+    """Squared L2 norm of each row of [B, …], float64 [B], to float32's rounding whatever the size.
+
+    A float32 sum over millions of squares comes out too small, and what it clips too large by more than a percent: so only
+    pieces of at most 4,096 numbers are summed in float32, and the pieces in float64.
+    """
+    flat = gradient.flatten(1)
+    size = flat.shape[1]
+    piece = min(size & -size, 4096)  # a power of two that divides the size
+    if piece < 64:
+        return torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64).square_()
+    pieces = torch.linalg.vector_norm(flat.reshape(len(flat), -1, piece), dim=2)
+    return pieces.double().square_().sum(1)
 
 
 def accumulate(parameter: nn.Parameter, total: Tensor) -> None:

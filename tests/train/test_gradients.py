@@ -18,7 +18,7 @@ from pipeline.train.examples import Example
 from pipeline.train.fallback import HookGradients, LoopGradients
 from pipeline.train.gradients import UnitGradients
 from pipeline.train.plain import PlainGradients
-from pipeline.train.tape import Tape
+from pipeline.train.tape import Tape, squared_norms
 from tests import tiny
 
 
@@ -272,3 +272,12 @@ def test_a_gradient_of_millions_of_numbers_is_clipped_to_the_norm(numbers: str) 
     tape.add(parameter, gradient)
     tape.clip(1.0)
     assert float(parameter.summed_grad.double().norm()) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 576), (3, 7, 13), (1, 1), (2, 4096, 5), (2, 3000, 1000)])
+def test_squared_norms_are_those_of_float64(shape: tuple[int, ...]) -> None:
+    gradient = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    exact = gradient.double().flatten(1).square().sum(1)
+    assert torch.allclose(squared_norms(gradient), exact, rtol=1e-6)
+    assert torch.isinf(squared_norms(torch.full(shape, float("inf")))).all()
+    assert torch.isnan(squared_norms(torch.full(shape, float("nan")))).all()
