@@ -253,7 +253,7 @@ def test_recasing_keeps_length_and_letters(text: str) -> None:
 
 
 def test_court_text_that_was_written_for_this_test(detector: Detector) -> None:
-    """Invented judgments, never used to tune a rule: the floor is the goal that unseen court text is held to."""
+    """Invented judgments, read while rules were made, so no held-out set: the floor is the goal for unseen court text."""
     golds = list(recall.read_gold(COURT))
     counts = recall._Counts()
     for gold, spans in zip(golds, detector.find([gold.text for gold in golds]), strict=True):
