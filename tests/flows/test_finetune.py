@@ -42,7 +42,15 @@ def files(folder: Path) -> list[Path]:
 
 
 def holding(folder: Path, word: str) -> list[Path]:
-    return [path for path in files(folder) if word.encode() in path.read_bytes()]
+    return [path for path in files(folder) if word.encode() in content(path)]
+
+
+def content(path: Path) -> bytes:
+    """What a file holds: nothing if it went since it was listed, as a closing database's own log files do."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def written(home: Path) -> dict[Path, int]:
