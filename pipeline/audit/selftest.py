@@ -134,11 +134,12 @@ class _Reused:
     def __init__(self, entropy: Entropy) -> None:
         self._entropy, self._first, self._next = entropy, [], 0
 
-    def __call__(self, count: int) -> bytes:
+    def __call__(self, buffer: memoryview) -> None:
         if self._next == len(self._first):
-            self._first.append(self._entropy(count))
+            self._entropy(buffer)
+            self._first.append(bytes(buffer))
+        buffer[:] = self._first[self._next]
         self._next += 1
-        return self._first[self._next - 1]
 
     def rewind(self) -> None:
         """Start again from the first bytes."""

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from opacus.optimizers import DPOptimizer
 
-from pipeline.train.entropy import SYSTEM, Entropy, normal
+from pipeline.train.entropy import SYSTEM, Entropy, add_normal
 from pipeline.train.mechanism import Mechanism
 
 
@@ -41,16 +41,12 @@ class UnitOptimizer(DPOptimizer):
         """Write `summed_grad` plus Gaussian noise into `grad`, for all parameters from one draw of entropy."""
         std = self.noise_multiplier * self.max_grad_norm
         parameters = cast(list[Any], self.params)
-        sizes = [parameter.numel() for parameter in parameters]
-        count, device = sum(sizes), parameters[0].device
-        noise = (
-            normal(count, self._entropy, device).mul_(std) if std else torch.zeros(count, dtype=torch.float64, device=device)
-        )
-        for parameter, part in zip(parameters, noise.split(sizes), strict=True):
-            # The sum is rounded once, after the noise: noise that was rounded first could betray what it is added to.
-            noisy = parameter.summed_grad.double() + part.view_as(parameter)
-            parameter.grad = noisy.to(parameter.dtype)
-            parameter.summed_grad = None
+        total = torch.cat([parameter.summed_grad.flatten() for parameter in parameters])
+        if std:
+            add_normal(total, std, self._entropy)
+        parts = total.to(parameters[0].dtype).split([parameter.numel() for parameter in parameters])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.grad, parameter.summed_grad = part.view_as(parameter), None
 
     def pre_step(self, closure: object = None) -> bool:
         """Noise and scale the sums, then let the accountant's hook record the step before the weights move."""

@@ -15,7 +15,12 @@ from pipeline.train.mechanism import Mechanism
 
 def entropy(seed: int):
     """Repeatable bytes, so that this test does not fail by luck."""
-    return np.random.default_rng(seed).bytes
+    generator = np.random.default_rng(seed)
+
+    def fill(buffer: memoryview) -> None:
+        buffer[:] = generator.bytes(len(buffer))
+
+    return fill
 
 
 @pytest.fixture(scope="module")

@@ -113,7 +113,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
 
 def test_two_processes_take_the_update_that_one_takes(both: Both, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PoissonSampler, "draw", PoissonSampler.draw)  # the forced one is taken back with the patch
-    monkeypatch.setattr(optimizer_module, "normal", optimizer_module.normal)
+    monkeypatch.setattr(optimizer_module, "add_normal", optimizer_module.add_normal)
     worker.force(FORCED)
     job = make(tmp_path, len(FORCED))
     one, two = (load_file(t.adapter / "adapter_model.safetensors") for t in (alone(job, tmp_path / "one"), both.trained))

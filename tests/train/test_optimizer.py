@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from pipeline.train.entropy import SYSTEM, normal, uniform
+from pipeline.train.entropy import _CHUNK, SYSTEM, normal, uniform
 from pipeline.train.gradients import UnitGradients
 from pipeline.train.mechanism import Mechanism
 from pipeline.train.optimizer import UnitOptimizer
@@ -55,24 +55,55 @@ def test_noise_is_independent_over_steps_and_coordinates_and_never_repeats() -> 
     assert not torch.equal(one, normal(8))
 
 
+def drawn(count: int) -> bytes:
+    buffer = bytearray(count)
+    SYSTEM(memoryview(buffer))
+    return bytes(buffer)
+
+
 def test_a_forked_process_draws_its_own_noise() -> None:
     """Negative control of sharing: the keystream object is the same in both, and its bytes are not."""
-    SYSTEM(8)
+    drawn(8)
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(writer, SYSTEM(32))
+        os.write(writer, drawn(32))
         os._exit(0)
     os.waitpid(child, 0)
-    assert os.read(reader, 32) != SYSTEM(32)
+    assert os.read(reader, 32) != drawn(32)
 
 
 def test_uniforms_cover_the_unit_interval() -> None:
     sample = uniform(100_000)
     assert 0 <= sample.min() < sample.max() < 1
     assert stats.kstest(sample, "uniform").pvalue > 1e-4
-    assert uniform(4, lambda n: b"\xff" * n).max() < 1
-    assert np.isfinite(normal(4, lambda n: b"\xff" * n)).all()
+    for byte in (0x00, 0xFF):
+        extreme = lambda buffer, byte=byte: buffer.__setitem__(slice(None), bytes([byte]) * len(buffer))  # noqa: E731
+        assert 0 <= uniform(4, extreme).min() <= uniform(4, extreme).max() < 1
+        assert np.isfinite(normal(4, extreme)).all()
+
+
+@pytest.mark.parametrize("count", [1, 5, _CHUNK, _CHUNK + 3])
+def test_a_normal_is_half_the_sum_of_four_box_muller_normals(count: int) -> None:
+    """Against the formula written out in numpy, one chunk at a time, on the same bytes."""
+    generator, again = np.random.default_rng(0), np.random.default_rng(0)
+    made = normal(count, lambda buffer: buffer.__setitem__(slice(None), generator.bytes(len(buffer))))
+    expected = []
+    for start in range(0, count, _CHUNK):
+        size = min(_CHUNK, count - start)
+        uniforms = (np.frombuffer(again.bytes(32 * size), np.uint64) & np.uint64(2**53 - 1)).astype(np.float64) * 2.0**-53
+        radius = np.sqrt(-2 * np.log(uniforms[: 2 * size] + 2.0**-53))
+        angle = 2 * np.pi * uniforms[2 * size :]
+        cosines, sines = (part.reshape(2, size).sum(0) for part in (radius * np.cos(angle), radius * np.sin(angle)))
+        expected.append((cosines + np.roll(sines, 1)) / 2)
+    np.testing.assert_allclose(made.numpy(), np.concatenate(expected), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("length", [1, 14, 15, 16, 17, 4096])
+def test_a_buffer_of_any_length_is_filled_and_never_twice_alike(length: int) -> None:
+    draws = [drawn(length) for _ in range(64)]
+    assert all(any(draw[place] for draw in draws) for place in range(length))
+    assert length < 8 or len(set(draws)) == len(draws)
 
 
 def test_an_empty_draw_is_a_step_of_noise_and_runs_the_accountants_hook() -> None:

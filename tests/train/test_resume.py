@@ -280,10 +280,9 @@ class Recorder:
         self.given: list[bytes] = []
         self.stream = entropy._Keystream()
 
-    def __call__(self, count: int) -> bytes:
-        made = self.stream(count)
-        self.given.append(made)
-        return made
+    def __call__(self, buffer: memoryview) -> None:
+        self.stream(buffer)
+        self.given.append(bytes(buffer))
 
 
 def randomness_in(folder: Path, given: list[bytes]) -> set[str]:

@@ -49,7 +49,7 @@ def force(draws: list[list[int]]) -> None:
     """Draw these records, each a unit, in turn; and no noise."""
     left = iter(draws)
     PoissonSampler.draw = lambda self: [[self.examples[index]] for index in next(left)]
-    optimizer_module.normal = lambda count, *_: torch.zeros(count, dtype=torch.float64)
+    optimizer_module.add_normal = lambda total, *_: total
 
 
 def probes(team: Team) -> dict[str, Any]:
