@@ -33,8 +33,8 @@ class _Keystream:
 
     def __call__(self, buffer: memoryview) -> None:
         if self._process != os.getpid():
-            self._process = os.getpid()
             self._encryptor = Cipher(AES(os.urandom(32)), CTR(os.urandom(16))).encryptor()
+            self._process = os.getpid()  # last: another thread of a fresh fork must not find the parent's keystream
         if len(self._zeros) < len(buffer):
             self._zeros = bytes(len(buffer))
         zeros = memoryview(self._zeros)[: len(buffer)]
