@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -151,6 +152,13 @@ def test_frozen_layers_are_reused_where_only_the_top_is_adapted(planted: Planted
     assert not list(trained.folder.glob("entry-states*"))
     off = chosen.override(train__reuse_gigabytes=0)
     assert train(planted, base, mechanism(), off, tmp_path / "u", claim="c", spend=lambda taken: None).gradients == "direct"
+
+
+def test_a_full_disk_leaves_no_room_for_reused_states(
+    planted: Planted, base: models.Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 0))
+    assert run(planted, base, tmp_path / "t", mechanism(steps=1)).gradients == "direct"
 
 
 def mixed_below(base: models.Base) -> tuple[PreTrainedModel, object]:
