@@ -249,6 +249,30 @@ def test_a_checkpoint_of_other_weights_is_caught(planted: Planted, base: models.
     assert "prefix" in check(world, after_kills(world, []))
 
 
+def test_adams_moments_go_on_from_the_checkpoint(
+    planted: Planted, base: models.Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fresh Adam would take its first step after a kill at full length whatever the gradient."""
+    counts: list[float] = []
+    step = UnitOptimizer.step
+
+    def counted(self: UnitOptimizer) -> None:
+        step(self)
+        counts.append(float(next(iter(self.state.values()))["step"]))
+
+    def die(done: int, total: int, **figures: object) -> None:
+        if done == 2:
+            raise Killed
+
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    monkeypatch.setattr(UnitOptimizer, "step", counted)
+    options = {"claim": "c", "spend": lambda taken: None}
+    with pytest.raises(Killed):
+        train(planted, base, MECHANISM, rules(), tmp_path / "t", progress=die, **options)
+    train(planted, base, MECHANISM, rules(), tmp_path / "t", taken=2, **options)
+    assert counts == [1, 2, 3, 4]
+
+
 def test_a_ledger_that_was_set_back_stops_the_run(planted: Planted, base: models.Base, tmp_path: Path) -> None:
     world = World(planted, base, tmp_path / "trained")
     world.countdown = 22
