@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pipeline.train.loop import Trained
 
 PUBLIC = (
-    "the number of privacy units, and what follows from it: sampling rate, delta, noise multiplier",
+    "the number of privacy units, and what follows from it: sampling rate, delta, noise multiplier, automatic batch and steps",
     "the policy with its learning rate, clipping norm, steps and expected batch",
     "the base model and its tokenizer",
     "the canaries' texts, coins and scores",
