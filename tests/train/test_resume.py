@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import multiprocessing
 import os
 import shutil
@@ -28,6 +29,7 @@ from pipeline.train import checkpoint, entropy, loop
 from pipeline.train.loop import Trained, train
 from pipeline.train.mechanism import Mechanism
 from pipeline.train.optimizer import UnitOptimizer
+from pipeline.train.tape import Tape
 from tests import tiny
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -249,12 +251,12 @@ def test_a_checkpoint_of_other_weights_is_caught(planted: Planted, base: models.
     assert "prefix" in check(world, after_kills(world, []))
 
 
-def test_adams_moments_go_on_from_the_checkpoint(
+def test_adams_moments_and_counts_go_on_from_the_checkpoint(
     planted: Planted, base: models.Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fresh Adam would take its first step after a kill at full length whatever the gradient."""
+    """A fresh Adam would take its first step after a kill at full length whatever the gradient. One unit a step is lost."""
     counts: list[float] = []
-    step = UnitOptimizer.step
+    step, clip = UnitOptimizer.step, Tape.clip
 
     def counted(self: UnitOptimizer) -> None:
         step(self)
@@ -266,11 +268,15 @@ def test_adams_moments_go_on_from_the_checkpoint(
 
     monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
     monkeypatch.setattr(UnitOptimizer, "step", counted)
+    monkeypatch.setattr(loop.PoissonSampler, "draw", lambda self: self._units[:3])
+    monkeypatch.setattr(Tape, "clip", lambda self, norm: clip(self, norm) + 1)
     options = {"claim": "c", "spend": lambda taken: None}
     with pytest.raises(Killed):
         train(planted, base, MECHANISM, rules(), tmp_path / "t", progress=die, **options)
-    train(planted, base, MECHANISM, rules(), tmp_path / "t", taken=2, **options)
+    trained = train(planted, base, MECHANISM, rules(), tmp_path / "t", taken=2, **options)
     assert counts == [1, 2, 3, 4]
+    assert trained.lost_gradients == STEPS
+    assert json.loads((trained.folder / "privacy.json").read_text())["lost_gradients"] == STEPS
 
 
 def test_a_ledger_that_was_set_back_stops_the_run(planted: Planted, base: models.Base, tmp_path: Path) -> None:
