@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -71,6 +72,13 @@ def test_a_forked_process_draws_its_own_noise() -> None:
         os._exit(0)
     os.waitpid(child, 0)
     assert os.read(reader, 32) != drawn(32)
+
+
+def test_threads_draw_at_once_and_never_the_same() -> None:
+    """Two trainings in one process: a keystream that they shared would refuse one of them in the middle of a step."""
+    with ThreadPoolExecutor(4) as pool:
+        draws = list(pool.map(drawn, [200_000] * 64))
+    assert len(set(draws)) == 64
 
 
 def test_uniforms_cover_the_unit_interval() -> None:
