@@ -119,7 +119,8 @@ def adapt(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return get_peft_model(model, config)
+        adapted = get_peft_model(model, config)
+    return cast(PeftModel, adapted.eval())  # dropout in the base stays off, whoever restores the mode later
 
 
 def _refuse_unbounded(model: PreTrainedModel, also_train: tuple[str, ...]) -> None:

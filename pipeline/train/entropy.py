@@ -1,14 +1,15 @@
 """Randomness that the promise rests on: which units are drawn, and the noise.
 
-Both come from AES-256 in counter mode under a key that the operating system's generator gives each process and nobody ever
-sees: never from a seed, since a reader who could guess the seed could subtract the noise, and never resumed. (`torch.Generator`
-keeps 32 bits of its seed on the CPU, and its Mersenne Twister can be run backwards.)
+Both come from AES-256 in counter mode under a key that the operating system's generator gives each thread of each process and
+nobody ever sees: never from a seed, since a reader who could guess the seed could subtract the noise, and never resumed.
+(`torch.Generator` keeps 32 bits of its seed on the CPU, and its Mersenne Twister can be run backwards.)
 """
 
 from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -24,8 +25,8 @@ Entropy = Callable[[memoryview], None]
 """`entropy(buffer)` fills a writable buffer with random bytes; tests may pass a repeatable one."""
 
 
-class _Keystream:
-    """Random bytes from a key of this process alone: a fork makes its own, so that no two processes share noise."""
+class _Keystream(threading.local):
+    """Random bytes from a key of this process and thread alone: a fork makes its own, so that no two ever share noise."""
 
     def __init__(self) -> None:
         self._process = -1
@@ -33,8 +34,8 @@ class _Keystream:
 
     def __call__(self, buffer: memoryview) -> None:
         if self._process != os.getpid():
-            self._process = os.getpid()
             self._encryptor = Cipher(AES(os.urandom(32)), CTR(os.urandom(16))).encryptor()
+            self._process = os.getpid()
         if len(self._zeros) < len(buffer):
             self._zeros = bytes(len(buffer))
         zeros = memoryview(self._zeros)[: len(buffer)]

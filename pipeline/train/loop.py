@@ -6,6 +6,7 @@ import fcntl
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -292,7 +293,8 @@ def training_examples(planted: Planted, tokenizer: Any, policy: Policy, base: mo
 
 
 def _entry_states(model: PeftModel, examples: list[Example], policy: Policy, folder: Path, team: Alone) -> EntryStates | None:
-    cap = int(policy.train.reuse_gigabytes * 1e9) // team.size
+    free = shutil.disk_usage(folder).free // 2  # the file fills as records are seen, and a full disk then kills the training
+    cap = min(int(policy.train.reuse_gigabytes * 1e9), free) // team.size
     if not cap or uncovered(model) or not first_adapted(model):
         return None
     longest = max(len(example.input_ids) for example in examples)

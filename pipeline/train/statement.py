@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pipeline.train.loop import Trained
 
 PUBLIC = (
-    "the number of privacy units, and what follows from it: sampling rate, delta, noise multiplier",
+    "the number of privacy units, and what follows from it: sampling rate, delta, noise multiplier, automatic batch and steps",
     "the policy with its learning rate, clipping norm, steps and expected batch",
     "the base model and its tokenizer",
     "the canaries' texts, coins and scores",
@@ -22,6 +22,11 @@ OUTSIDE = (
     "empty_draws and lost_gradients in this file, which stay in the run folder",
     "the training loss in losses.jsonl, which never leaves the run folder",
     "tokens_per_second and the seconds of each stage, which depend a little on the units that were drawn",
+)
+
+_ARITHMETIC = (
+    "epsilon is of exact arithmetic; gradients and sums are float32, squared norms float32 within pieces of at most 4,096 "
+    "numbers and float64 over them, noise float64, rounded once after it is added"
 )
 
 
@@ -39,7 +44,7 @@ def statement(trained: Trained, policy: Policy, selection: dict[str, Any] | None
         "adjacency": mechanism.adjacency,
         "clipping_norm": mechanism.clipping_norm,
         "noise_multiplier": mechanism.noise_multiplier,
-        "arithmetic": "epsilon is of exact arithmetic; sums are float32, norms and noise float64, rounded once after the noise",
+        "arithmetic": _ARITHMETIC,
         "noise_source": "AES-256 counter mode under a key from the operating system, four Gaussians summed and halved",
         "sampling_rate": mechanism.sampling_rate,
         "sampler": "Poisson, independent for each unit and step",

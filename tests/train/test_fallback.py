@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import LlamaForCausalLM
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from pipeline import models
 from pipeline.policy import Lora
@@ -63,6 +67,23 @@ def test_the_path_is_chosen_by_what_the_model_needs_and_says_why() -> None:
     assert path(lora_dropout=0.1).startswith("Opacus hooks, for ")
     assert path(modules_to_save=["lm_head"]).startswith("Opacus hooks, for ")
     assert path(use_dora=True).startswith("one unit at a time, for ")
+
+
+class Scaled(LlamaForCausalLM):
+    """A family that scales its logits under a name that nobody knows."""
+
+    factor = 3.0
+
+    def forward(self, *args: Any, **options: Any) -> CausalLMOutputWithPast:
+        output = super().forward(*args, **options)
+        return CausalLMOutputWithPast(logits=output.logits * self.factor)
+
+
+def test_logits_that_are_not_the_heads_alone_leave_the_direct_path() -> None:
+    model = models.adapt(Scaled(tiny.llama().config).eval().requires_grad_(False), Lora(rank=2), 0)
+    assert gradients_for(model, 1.0, padding=1).path.startswith("Opacus hooks, for logits that are more than")
+    Scaled.factor = 1.0  # the control: the same class, unscaled
+    assert gradients_for(model, 1.0, padding=1).path == "direct"
 
 
 @pytest.mark.parametrize("kind", ["lm_head", "model.norm", "model.embed_tokens", "layers.1.mlp.down_proj"])

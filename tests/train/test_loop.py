@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel
@@ -111,10 +114,13 @@ def test_a_run_whose_every_step_was_lost_is_refused(planted: Planted, base: mode
     assert not (tmp_path / "trained").exists()
 
 
-def test_noise_is_never_seeded(planted: Planted, base: models.Base, tmp_path: Path) -> None:
+def test_noise_is_never_seeded(planted: Planted, base: models.Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = []
+    monkeypatch.setattr(loop.PoissonSampler, "draw", lambda self: [])  # else the draws alone would tell the two apart
     for name in ("a", "b"):
         torch.manual_seed(0)
+        np.random.seed(0)
+        random.seed(0)
         trained = run(planted, base, tmp_path / name, mechanism(steps=1))
         weights.append(load_file(trained.adapter / "adapter_model.safetensors"))
     assert any(not torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
@@ -146,6 +152,13 @@ def test_frozen_layers_are_reused_where_only_the_top_is_adapted(planted: Planted
     assert not list(trained.folder.glob("entry-states*"))
     off = chosen.override(train__reuse_gigabytes=0)
     assert train(planted, base, mechanism(), off, tmp_path / "u", claim="c", spend=lambda taken: None).gradients == "direct"
+
+
+def test_a_full_disk_leaves_no_room_for_reused_states(
+    planted: Planted, base: models.Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 0))
+    assert run(planted, base, tmp_path / "t", mechanism(steps=1)).gradients == "direct"
 
 
 def mixed_below(base: models.Base) -> tuple[PreTrainedModel, object]:

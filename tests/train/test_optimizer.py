@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from pipeline.train.entropy import _CHUNK, SYSTEM, normal, uniform
+from pipeline.train.entropy import _CHUNK, SYSTEM, Entropy, add_normal, normal, uniform
 from pipeline.train.gradients import UnitGradients
 from pipeline.train.mechanism import Mechanism
 from pipeline.train.optimizer import UnitOptimizer
@@ -73,6 +74,13 @@ def test_a_forked_process_draws_its_own_noise() -> None:
     assert os.read(reader, 32) != drawn(32)
 
 
+def test_threads_draw_at_once_and_never_the_same() -> None:
+    """Two trainings in one process: a keystream that they shared would refuse one of them in the middle of a step."""
+    with ThreadPoolExecutor(4) as pool:
+        draws = list(pool.map(drawn, [200_000] * 64))
+    assert len(set(draws)) == 64
+
+
 def test_uniforms_cover_the_unit_interval() -> None:
     sample = uniform(100_000)
     assert 0 <= sample.min() < sample.max() < 1
@@ -86,8 +94,8 @@ def test_uniforms_cover_the_unit_interval() -> None:
 @pytest.mark.parametrize("count", [1, 5, _CHUNK, _CHUNK + 3])
 def test_a_normal_is_half_the_sum_of_four_box_muller_normals(count: int) -> None:
     """Against the formula written out in numpy, one chunk at a time, on the same bytes."""
-    generator, again = np.random.default_rng(0), np.random.default_rng(0)
-    made = normal(count, lambda buffer: buffer.__setitem__(slice(None), generator.bytes(len(buffer))))
+    again = np.random.default_rng(0)
+    made = normal(count, repeatable())
     expected = []
     for start in range(0, count, _CHUNK):
         size = min(_CHUNK, count - start)
@@ -97,6 +105,20 @@ def test_a_normal_is_half_the_sum_of_four_box_muller_normals(count: int) -> None
         cosines, sines = (part.reshape(2, size).sum(0) for part in (radius * np.cos(angle), radius * np.sin(angle)))
         expected.append((cosines + np.roll(sines, 1)) / 2)
     np.testing.assert_allclose(made.numpy(), np.concatenate(expected), rtol=1e-12, atol=1e-14)
+
+
+def repeatable() -> Entropy:
+    generator = np.random.default_rng(0)
+    return lambda buffer: buffer.__setitem__(slice(None), generator.bytes(len(buffer)))
+
+
+def test_a_sum_and_its_noise_are_rounded_once() -> None:
+    """Bit for bit the float64 sum, rounded; the control, noise that is rounded before it is added, gives other bits."""
+    total = torch.randn(4096, generator=torch.Generator().manual_seed(0))
+    noise = normal(4096, repeatable()) * 0.37
+    once = (total.double() + noise).float()
+    assert torch.equal(add_normal(total.clone(), 0.37, repeatable()), once)
+    assert not torch.equal(total + noise.float(), once)
 
 
 @pytest.mark.parametrize("length", [1, 14, 15, 16, 17, 4096])

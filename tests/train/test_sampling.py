@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -36,10 +39,27 @@ def test_every_unit_is_drawn_with_the_sampling_rate() -> None:
             counts[int(record.id[1:])] += 1
     expected = draws * 0.1
     chi = ((counts - expected) ** 2 / (expected * 0.9)).sum()
-    assert stats.chi2.sf(chi, 50) > 1e-4
+    assert 1e-4 < stats.chi2.sf(chi, 50) < 1 - 1e-4  # nor may each unit come equally often, as in epochs
     # The size of a Poisson draw is Bin(50, 0.1): a fixed-size sampler would have no variance.
     assert np.var(sizes) == pytest.approx(50 * 0.1 * 0.9, rel=0.15)
     assert 0 in sizes
+
+
+def repeats(draw: Callable[[], list[list[Example]]]) -> float:
+    """p-value of how often a unit that was drawn is drawn again at the next step: Poisson draws do not remember."""
+    draws = [{unit[0].id for unit in draw()} for _ in range(2000)]
+    drawn = sum(map(len, draws[:-1]))
+    again = sum(len(one & other) for one, other in itertools.pairwise(draws))
+    return float(stats.binomtest(again, drawn, 0.1).pvalue)
+
+
+def test_the_draws_of_two_steps_are_independent() -> None:
+    sampler = PoissonSampler([example(f"r{i}", f"u{i}") for i in range(50)], mechanism(50, 5), 16)
+    assert repeats(sampler.draw) > 1e-6
+    # Negative control: units that come once an epoch, each at a step of its own, have the right rate and sizes.
+    order = np.random.default_rng(0).integers(0, 10, 50)
+    steps = itertools.count()
+    assert repeats(lambda: [sampler._units[i] for i in np.flatnonzero(order == next(steps) % 10)]) < 1e-6
 
 
 def test_a_person_is_drawn_whole_and_at_most_k_records() -> None:

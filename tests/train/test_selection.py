@@ -15,7 +15,7 @@ from pipeline.errors import InputError, PolicyError
 from pipeline.folders import digest_file
 from pipeline.policy import Policy
 from pipeline.train import checkpoint, selection
-from pipeline.train.examples import encode
+from pipeline.train.examples import Example, encode
 from pipeline.train.loop import Trained, train
 from pipeline.train.mechanism import Mechanism
 from tests import tiny
@@ -179,3 +179,12 @@ def test_the_public_loss_is_that_of_single_records(base: models.Base) -> None:
     adapted.train()  # as on Opacus's hooks: dropout must be off while it looks, and on again after
     assert selection.public_loss(adapted, examples, 1) == pytest.approx(sum(single) / len(single), rel=1e-5)
     assert adapted.training
+
+
+def test_a_look_does_not_turn_on_the_dropout_of_the_base() -> None:
+    """The direct path trains without the base's own dropout (GPT-2 has some), from the first step to the last."""
+    base = tiny.gpt2()
+    base.transformer.drop.p = 0.5
+    adapted = models.adapt(base.requires_grad_(False), policy.Lora(), 0)
+    selection.public_loss(adapted, [Example("e", "u", (0, 5, 6, 7), (-100, 5, 6, 7))], 1)
+    assert not any(module.training for module in adapted.modules())
