@@ -32,7 +32,9 @@ Secret = tuple[tuple[int, ...], tuple[int, ...]]
 """Tokens before a secret, and its index at each place of the alphabet."""
 
 
-def run(shapes: Sequence[str], rounds: int, threads: int = 1, *, batches: int = 8) -> dict[str, Any]:
+def run(
+    shapes: Sequence[str], rounds: int, threads: int = 1, *, batches: int = 8, counts: Sequence[int] = COUNTS
+) -> dict[str, Any]:
     """Time ranking on every shape.
 
     Args:
@@ -40,6 +42,7 @@ def run(shapes: Sequence[str], rounds: int, threads: int = 1, *, batches: int = 
         rounds: timed rounds; each times every way once, in turn.
         threads: of torch.
         batches: batches of 64 candidates that are scored on their own in each round.
+        counts: numbers of canaries whose attacks are timed, at least two.
 
     Returns:
         For each shape: median seconds of both ways, their ratio, agreement on the sample, and the seconds of the attacks at
@@ -51,7 +54,7 @@ def run(shapes: Sequence[str], rounds: int, threads: int = 1, *, batches: int = 
     for name in shapes:
         torch.manual_seed(0)
         model = SHAPES[name].make().eval().requires_grad_(False)
-        result[name] = _ranking(model, rounds, batches) | {"canaries": _canaries(model, rounds)}
+        result[name] = _ranking(model, rounds, batches) | {"canaries": _canaries(model, rounds, counts)}
     return result
 
 
@@ -89,9 +92,9 @@ def _ranking(model: nn.Module, rounds: int, batches: int) -> dict[str, Any]:
     }
 
 
-def _canaries(model: nn.Module, rounds: int) -> dict[str, Any]:
+def _canaries(model: nn.Module, rounds: int, counts: Sequence[int]) -> dict[str, Any]:
     """Seconds of scoring and ranking some canaries, and the straight line through them (least squares)."""
-    alphabet, secrets = _secrets(model, max(COUNTS), np.random.default_rng(1))
+    alphabet, secrets = _secrets(model, max(counts), np.random.default_rng(1))
     tree = CandidateTree(model, alphabet)
 
     def attack(count: int) -> Callable[[], None]:
@@ -104,8 +107,8 @@ def _canaries(model: nn.Module, rounds: int) -> dict[str, Any]:
 
         return work
 
-    seconds = _timed({str(count): attack(count) for count in COUNTS}, rounds)
-    x, y = np.array(COUNTS, float), np.array([seconds[str(count)] for count in COUNTS])
+    seconds = _timed({str(count): attack(count) for count in counts}, rounds)
+    x, y = np.array(counts, float), np.array([seconds[str(count)] for count in counts])
     slope, intercept = np.polyfit(x, y, 1)
     left = float(np.square(y - slope * x - intercept).sum() / np.square(y - y.mean()).sum())
     return {"seconds": seconds, "seconds_a_canary": float(slope), "seconds_besides": float(intercept), "r_squared": 1 - left}
