@@ -54,6 +54,8 @@ def posed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Policy, Evidence, T
     others = encode((r for r in load_records(planted.folder / "train.jsonl") if r.id.startswith("r")), tokenizer, 64)
     twin, how = control.train(base, inside, others, 1, rules, np.random.default_rng(0))
     assert "without clipping or noise" in how
+    loss = float(how.partition("to a loss of ")[2].partition(",")[0])
+    assert loss < np.log(48)  # knowing the words that secrets are made of, and not the secrets, costs more
     twin.unmerge_adapter()
     models.save_adapter(twin, folder / "adapter")
     mechanism = Mechanism(
