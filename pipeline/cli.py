@@ -268,3 +268,6 @@ def _bench_commands(commands) -> None:
     audit.add_argument("--rounds", type=int, default=5, metavar="N", help="timed rounds of every way (default: 5)")
     audit.add_argument("--threads", type=int, default=1, metavar="N", help="threads of torch (default: 1)")
     audit.add_argument("--batches", type=int, default=8, metavar="N", help="batches of 64 scored one by one (default: 8)")
+    audit.add_argument(
+        "--canaries", type=int, action="append", metavar="N", help="attack N canaries; twice or more (default: 2, 4, 8, 16)"
+    )

@@ -169,8 +169,10 @@ def _lack(gate: Gate, figure: Figure | None) -> str:
         return f"{gate.figure} cannot be resolved with n = {figure.n:,}, {limit}."
     if not math.isfinite(figure.value):
         return f"{gate.figure} is {figure.value}, which is no finite number, {limit}."
-    if figure.ceiling is not None and _is_toothless(gate, figure):
-        return f"{gate.figure} could at most have been {number(figure.ceiling)}, so this gate cannot fail, {limit}."
+    end = _end(gate, figure)
+    if end is not None and _is_toothless(gate, figure):
+        reach = f"could at most have been {number(end)}" if gate.at_most is not None else f"is never below {number(end)}"
+        return f"{gate.figure} {reach}, so this gate cannot fail, {limit}."
     bound = {"value": figure.value, "low": figure.low, "high": figure.high}[gate.judge]
     if bound is None:
         return f"{gate.figure} is {number(figure.value)} and has no {_bound_name(gate)}, which this gate judges, {limit}."
@@ -186,10 +188,18 @@ def _is_unresolved(gate: Gate, figure: Figure) -> bool:
 
 
 def _is_toothless(gate: Gate, figure: Figure | None) -> bool:
-    """Whether no outcome of the measurement could have lain beyond the limit (a ceiling that is no number counts)."""
-    if gate.at_most is None or figure is None or figure.ceiling is None:
+    """Whether no outcome of the measurement could have lain beyond the limit (an end that is no number counts)."""
+    end = _end(gate, figure)
+    if end is None:
         return False
-    return not figure.ceiling > _limit(gate)
+    return not (end > _limit(gate) if gate.at_most is not None else end < _limit(gate))
+
+
+def _end(gate: Gate, figure: Figure | None) -> float | None:
+    """The farthest that the figure could have lain in the direction in which this gate fails; None where there is no end."""
+    if figure is None:
+        return None
+    return figure.ceiling if gate.at_most is not None else figure.floor
 
 
 def _judged(gate: Gate, figure: Figure | None) -> float | None:
@@ -220,7 +230,7 @@ def _comparison(gate: Gate, figure: Figure, judged: float, passed: bool) -> str:
 def _rejection(result: GateResult, gate: Gate, figure: Figure | None) -> str:
     remedy = _remedy(gate.figure)
     if _lack(gate, figure):
-        remedy = _TEETH if _is_toothless(gate, figure) else _EVIDENCE
+        remedy = (_TEETH if gate.at_most is not None else _SHARPER) if _is_toothless(gate, figure) else _EVIDENCE
     how = "is inconclusive" if result.inconclusive else "failed"
     return f"Gate {result.name} {how}: {result.why} {gate.why} {remedy} The limit is owned by: {gate.owner}."
 
@@ -241,6 +251,10 @@ def _bound_name(gate: Gate) -> str:
 
 _EVIDENCE = "What cannot be shown is not released: try more records or a larger audit section in the policy, and run again."
 _TEETH = "Try more canaries.guesses (and canaries.count), or a lower limit: an attack counts only if it could have succeeded."
+_SHARPER = (
+    "Try fewer audit.exposure_canaries, a larger canaries.alphabet or a higher limit: an attack counts only if it could have "
+    "succeeded."
+)
 _SPEND_LESS = "Try a lower privacy.epsilon, fewer train.steps or the records of more people."
 _REMEDIES = {
     "privacy": _SPEND_LESS,

@@ -186,6 +186,14 @@ def test_a_figure_that_could_not_lie_beyond_the_limit_never_passes(value, limit,
     assert "canaries.guesses" in verdict.reasons[0]
     able = figure("x.y", value, value, value, ceiling=limit + 1 + room)  # the control: the ceiling alone made it fail
     assert judge(chosen, evidence(able)).gates[0].passed == (value <= limit)
+    chosen = rules({"only": gate(side, at_least=limit)})
+    verdict = judge(chosen, evidence(figure("x.y", value, value, value, floor=limit + room)))
+    assert verdict.status == "inconclusive"
+    assert "cannot fail" in verdict.gates[0].why
+    assert "exposure_canaries" in verdict.reasons[0]
+    for ends in ({"floor": limit - 1 - room}, {"ceiling": limit - room}):  # the other end is no matter
+        able = figure("x.y", value, value, value, **ends)
+        assert judge(chosen, evidence(able)).gates[0].passed == (value >= limit)
 
 
 @pytest.mark.parametrize("preset", policies.presets())
@@ -201,6 +209,8 @@ def test_an_attack_too_weak_to_fail_the_bound_fails_it(preset):
 def test_the_sentence_of_a_gate_that_cannot_fail():
     weak = judge(rules({"only": gate(at_most=8)}), evidence(figure("x.y", 0.4, ceiling=3.74)))
     assert weak.gates[0].why == "x.y could at most have been 3.74, so this gate cannot fail, and the limit is at most 8."
+    blunt = judge(rules({"only": gate(at_least=0.01)}), evidence(figure("x.y", 0.4, floor=0.018)))
+    assert blunt.gates[0].why == "x.y is never below 0.018, so this gate cannot fail, and the limit is at least 0.01."
 
 
 def test_sentences():

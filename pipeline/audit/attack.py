@@ -137,8 +137,12 @@ class Attack:
             return [], {}
         rng = self._rng("control")
 
+        counted = 0
+
         def step(done: int, total: int, **_: float | int | str) -> None:
-            self._advance(_TWIN * done // total - _TWIN * max(0, done - 1) // total, attack="control: training a twin")
+            nonlocal counted
+            counted, before = _TWIN * done // total, counted
+            self._advance(counted - before, attack="control: training a twin")
 
         with self._timed("control"):
             planted = encode(planted_records(self._manifest), self._tokenizer, self._policy.data.max_tokens)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from pipeline.audit import epsilon, exposure, one_run_fdp
+from pipeline.audit import epsilon, exposure, one_run_fdp, shares
 from pipeline.audit.figures import Figure
 from pipeline.audit.ranking import TOLERANCE, Ranked
 from pipeline.audit.resample import bootstrap, interval
@@ -27,7 +27,8 @@ inconclusive: a condition fails, or no outcome could have refuted it.
 """
 
 _SMALLEST_SPACE = 100_000
-_FLOOR = 0.01
+_UNUSUAL = 0.01
+_SUM = "sum of exposures against Gamma(m, 1), exact under chance"
 _UNLIKELY = 1e-3
 """p-value below which a validity condition that chance alone may break counts as broken."""
 
@@ -55,7 +56,7 @@ def exposures(ranks: Sequence[int], space_size: int) -> list[float]:
 def _valid(ranked: Ranked, conditions: dict[str, bool]) -> dict[str, bool]:
     control_p = exposure.uniform_p(ranked.control, ranked.space_size) if ranked.control else 0.0
     # What the best of them could have shown: a family p-value that cannot fall below the usual limit shows nothing.
-    able = bool(ranked.planted) and exposure.family_p([1] * len(ranked.planted), ranked.space_size) <= _FLOOR
+    able = bool(ranked.planted) and exposure.family_p([1] * len(ranked.planted), ranked.space_size) <= _UNUSUAL
     space = (
         {"tree_equals_plain_scoring": bool(ranked.error <= TOLERANCE), "space_of_100000": ranked.space_size >= _SMALLEST_SPACE}
         if ranked.exact
@@ -79,29 +80,30 @@ def exposure_figures(ranked: Ranked, conditions: dict[str, bool], alpha: float, 
         for name, ranks in (("mean_bits", ranked.planted), ("control_mean_bits", ranked.control))
         if ranks
     ]
-    singles: list[tuple[str, float, int, str]] = []
+    singles: list[tuple[str, float, int, str, float | None]] = []
     if ranked.planted:
         planted, m = ranked.planted, len(ranked.planted)
-        cutoff = f"exposure that the best of {m} secrets reaches by chance with probability {_FLOOR:g} (Sidak 1967)"
+        cutoff = f"exposure that the best of {m} secrets reaches by chance with probability {_UNUSUAL:g} (Sidak 1967)"
         singles = [
-            ("max_bits", exposure.exposure_bits(min(planted), size), m, ranked.method),
-            ("family_p", exposure.family_p(planted, size), m, exposure.FAMILY_METHOD),
-            ("family_cutoff", exposure.family_cutoff(m, _FLOOR), m, cutoff),
-            ("mean_p", exposure.mean_p(planted, size), m, "sum of exposures against Gamma(m, 1), exact under chance"),
+            ("max_bits", exposure.exposure_bits(min(planted), size), m, ranked.method, None),
+            ("family_p", exposure.family_p(planted, size), m, exposure.FAMILY_METHOD, exposure.family_p([1] * m, size)),
+            ("family_cutoff", exposure.family_cutoff(m, _UNUSUAL), m, cutoff, None),
+            ("mean_p", exposure.mean_p(planted, size), m, _SUM, exposure.mean_p([1] * m, size)),
         ]
     if ranked.control:
         method = "Kolmogorov-Smirnov test that ranks of secrets never planted are uniform"
         control_p = exposure.uniform_p(ranked.control, size)
-        singles.append(("control_p", control_p, len(ranked.control), method))
+        singles.append(("control_p", control_p, len(ranked.control), method, None))
     return figures + [
-        Figure(name=f"exposure.{name}", value=value, n=n, method=method, conditions=valid) for name, value, n, method in singles
+        Figure(name=f"exposure.{name}", value=value, floor=floor, n=n, method=method, conditions=valid)
+        for name, value, n, method, floor in singles
     ]
 
 
 def ladder_figures(
     ranked: Ranked, limits: dict[int, float], conditions: dict[str, bool], alpha: float, rng: np.random.Generator
 ) -> list[Figure]:
-    """Exposure of the personal-data-shaped canaries at each number of copies, with what the promise allows.
+    """Exposure of the personal-data-shaped canaries at each number of copies, with what the promise allows; share ranked first.
 
     Args:
         ranked: ranks of the personal canaries.
@@ -116,15 +118,19 @@ def ladder_figures(
         ranks = [rank for rank, copies in zip(ranked.planted, ranked.copies, strict=True) if copies == times]
         name = f"exposure.copies_{times}"
         figures.append(_mean(f"{name}.mean_bits", ranks, ranked, valid, alpha, rng))
-        method = "sum of exposures against Gamma(m, 1), exact under chance"
-        p = exposure.mean_p(ranks, size)
-        figures.append(Figure(name=f"{name}.mean_p", value=p, n=len(ranks), method=method, conditions=valid))
+        p, least = exposure.mean_p(ranks, size), exposure.mean_p([1] * len(ranks), size)
+        figures.append(Figure(name=f"{name}.mean_p", value=p, floor=least, n=len(ranks), method=_SUM, conditions=valid))
         if math.isfinite(limits.get(times, math.inf)):
+            bits = limits[times] / math.log(2)
             method = f"ε of {times} copies together, over ln 2: bits by which exposure may rise, but for a probability of δ"
-            figures.append(Figure(name=f"{name}.dp_bits", value=limits[times] / math.log(2), n=times, method=method))
+            if bits >= math.log2(size):
+                method += f"; more than the {math.log2(size):.2f} bits that there are, so no exposure could contradict it"
+            figures.append(Figure(name=f"{name}.dp_bits", value=bits, n=times, method=method))
     if ranked.control:
         figures.append(_mean("exposure.copies_0.mean_bits", ranked.control, ranked, valid, alpha, rng))
-    return figures
+    first, control = ((sum(rank == 1 for rank in ranks), len(ranks)) for ranks in (ranked.planted, ranked.control))
+    method = f"the model's first choice of {size:,} at its place: personal secrets, whatever their number of copies"
+    return figures + shares.figures("exposure.first", first, control, method, valid, alpha)
 
 
 def _mean(
@@ -182,15 +188,15 @@ def epsilon_figures(
         Figure(name="epsilon.fdp_lower_bound", value=fdp, low=fdp, ceiling=fdp_most, n=m, method=gaussian, conditions=valid),
     ]  # fmt: skip
     if claimed is not None:
-        p = epsilon.one_run_p_value(m, k, correct, claimed, delta)
+        p, least = (epsilon.one_run_p_value(m, k, v, claimed, delta) for v in (correct, k))
         method = f"{ONE_RUN}; p-value of the claimed ε"
-        figures.append(Figure(name="epsilon.claim_p", value=p, n=m, method=method, conditions=valid))
+        figures.append(Figure(name="epsilon.claim_p", value=p, floor=least, n=m, method=method, conditions=valid))
         figures.append(_outcome("epsilon.outcome", bound > claimed, most > claimed, valid, m, "its lower bound"))
     if mechanism is not None:
         curve = one_run_fdp.of_mechanism(*mechanism)
         p, least = (one_run_fdp.p_value(curve, m, k, v) for v in (correct, k))
         method = f"{FDP}; p-value of the mechanism's own curve; every guess right would give {least:.2g}"
-        figures.append(Figure(name="epsilon.fdp_claim_p", value=p, n=m, method=method, conditions=valid))
+        figures.append(Figure(name="epsilon.fdp_claim_p", value=p, floor=least, n=m, method=method, conditions=valid))
         figures.append(_outcome("epsilon.fdp_outcome", p < alpha, least < alpha, valid, m, "the p-value of its own curve"))
     return figures
 

@@ -1,8 +1,12 @@
 """The positive control: a twin without privacy, on which these attacks must see a leak, or their silence means nothing.
 
 The twin is a fresh adapter on the same base model, trained on the same planted canaries and on some of the same records, with
-neither clipping nor noise, until it has learned them. It exists in memory only: it is never written to disk and never
+neither clipping nor noise, until it has learned them by heart. It exists in memory only: it is never written to disk and never
 released.
+
+When that is so is told from the planted canaries alone, never from what an attack finds: its loss on those with the fewest
+copies has fallen to the logarithm of the alphabet, nats a token. Whoever knows of a secret only which words it was drawn from
+pays that much for each of its words, and more for those before it.
 """
 
 from __future__ import annotations
@@ -26,10 +30,8 @@ from pipeline.train.fallback import gradients_for
 from pipeline.train.plain import PlainGradients
 from pipeline.train.sampling import microbatches
 
-MOST_STEPS = 96
+MOST_STEPS = 160
 _LEARNING_RATE = 1e-2
-_LEARNED = 0.6
-"""Share of its first loss, over the canaries with the fewest copies, at which the twin has learned enough of them."""
 
 
 def train(
@@ -66,7 +68,7 @@ def train(
     optimizer = torch.optim.Adam(trained, lr=_LEARNING_RATE, betas=(0.9, 0.95))
     beside = min(len(others), beside)
     rungs = _rungs(canaries)
-    step, first = 0, math.inf
+    enough, step, loss = math.log(policy.canaries.alphabet), 0, math.nan
     with gradients.attached():
         for step in range(1, MOST_STEPS + 1):
             loss = 0.0
@@ -78,13 +80,12 @@ def train(
             _add(gradients, picks, policy)
             _step(optimizer, trained, len(canaries) + len(picks))
             progress(step, MOST_STEPS)
-            first = loss if step == 1 else first
-            if loss < _LEARNED * first:
+            if loss < enough:
                 break
     progress(MOST_STEPS, MOST_STEPS)
     how = (
         f"a twin without clipping or noise, {step} steps of Adam at {_LEARNING_RATE:g} on all {len(canaries)} planted "
-        f"records of canaries and {beside} other records a step, kept in memory only"
+        f"records of canaries and {beside} other records a step, to a loss of {loss:.2f}, kept in memory only"
     )
     twin.merge_adapter()
     return twin.eval(), how

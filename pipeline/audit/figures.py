@@ -17,8 +17,9 @@ class Figure(Value):
     """One number of the evidence.
 
     `low` and `high` are confidence bounds, None where there is none on that side. `ceiling` is the largest value that this
-    measurement could have given however much had leaked, None where it has no such end: an upper limit at or above it can
-    never be broken, so that a gate with that limit shows nothing. `n` counts what was measured (canaries, records, probes).
+    measurement could have given however much had leaked, `floor` the smallest, None where it has no such end: an upper limit
+    at or above the ceiling, or a lower one at or below the floor, can never be broken, so that a gate with that limit shows
+    nothing. `n` counts what was measured (canaries, records, probes).
     `method` is one line with its source. A figure whose `conditions` do not all hold, or that is not `resolvable` at its n,
     shows nothing: no gate may pass on it. `word` says the value in a word, where it stands for one.
     """
@@ -28,6 +29,7 @@ class Figure(Value):
     low: float | None = None
     high: float | None = None
     ceiling: float | None = None
+    floor: float | None = None
     n: int
     method: str
     conditions: dict[str, bool] = Field(default_factory=dict)
@@ -51,10 +53,11 @@ def finite(figure: Figure) -> Figure:
 
     JSON cannot carry NaN, and a model that diverged must fail its gates rather than stop the audit.
     """
-    numbers = (figure.value, figure.low, figure.high, figure.ceiling)
+    numbers = (figure.value, figure.low, figure.high, figure.ceiling, figure.floor)
     if all(number is None or math.isfinite(number) for number in numbers):
         return figure
-    changes = {"value": 0.0, "low": None, "high": None, "ceiling": None, "resolvable": False, "word": None}
+    ends = dict.fromkeys(("low", "high", "ceiling", "floor", "word"))
+    changes = {"value": 0.0, "resolvable": False, **ends}
     return figure.model_copy(update=changes | {"conditions": figure.conditions | {"finite": False}})
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import beta as beta_distribution
 
+from pipeline.audit import resample
 from pipeline.audit.figures import Figure
 from pipeline.audit.resample import bootstrap, interval
 
@@ -24,7 +25,7 @@ RATES = {"tpr_at_1": 0.01, "tpr_at_01": 0.001}
 """False positive rates of the figures: 1 % and 0.1 %."""
 
 FEWEST = 50
-"""Members, and non-members, below which an AUC is not resolvable."""
+"""Members, and non-members, below which an AUC is not resolvable; so it is where they are of fewer than ten units."""
 
 _FEW_HITS = 10
 Floats = Sequence[float] | np.ndarray
@@ -101,9 +102,12 @@ def measure(
         return np.concatenate([area(w1, w2)[:, None], tpr(w1, w2)], axis=1)
 
     samples = bootstrap(both, [members.groups, non_members.groups], rng)
-    what = f"{method}; stratified bootstrap by unit"
+    units = resample.enough(members.groups, non_members.groups)
+    what = f"{method}; stratified bootstrap by unit" + (
+        "" if units else f"; fewer than {resample.FEWEST_UNITS} units on a side"
+    )
     low, high = interval(samples[:, 0], alpha)
-    enough = min(len(inside), len(outside)) >= FEWEST
+    enough = min(len(inside), len(outside)) >= FEWEST and units
     figures = [
         Figure(name=f"membership.{attack}.auc", value=auc(inside, outside), low=low, high=high, n=size, method=what,
                conditions=conditions, resolvable=enough)

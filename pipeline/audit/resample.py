@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 DRAWS = 2000
+FEWEST_UNITS = 10
+"""Units on a side below which drawing them again is too narrow to bound anything (Cameron, Gelbach, Miller 2008)."""
+
 _BLOCK_CELLS = 4_000_000
 
 
@@ -31,6 +34,11 @@ def bootstrap(
         size = min(block, draws - start)
         found.append(statistic(*(_weights(stratum, size, rng) for stratum in groups)))
     return np.concatenate(found)
+
+
+def enough(*groups: np.ndarray) -> bool:
+    """Whether each stratum holds units enough for its intervals to be worth something; `groups` as in `bootstrap`."""
+    return all(len(np.unique(stratum)) >= FEWEST_UNITS for stratum in groups)
 
 
 def interval(samples: np.ndarray, alpha: float) -> tuple[float, float]:

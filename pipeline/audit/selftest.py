@@ -49,7 +49,7 @@ FAULTS: tuple[Fault, ...] = ("no noise", "no clipping", "wrong sampling rate", "
 ALPHA = 0.001
 CHECKS = ("likelihood", "change over steps", "neighbour's length")
 
-_CANARIES, _GUESSES, _STEPS, _BATCH, _NOISE = 1600, 800, 80, 80, 0.9
+_CANARIES, _GUESSES, _STEPS, _BATCH, _NOISE = 1600, 800, 80, 80, 1.0
 _LENGTH = 10.0
 _TRIALS, _SHORT, _WIDE = 80, 16, 48
 _VOCABULARY = 64

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.scrub import Scrubbed
     from pipeline.train.loop import Trained
 
-_VERSION = "audit/5"
+_VERSION = "audit/6"
 
 
 def audit(
@@ -81,12 +81,34 @@ def audit(
             found, pictures = part()
             figures += found
             series |= pictures
-        evidence = gather(folder, figures, series, attack.seconds)
+        evidence = gather(folder, [*figures, *_residual(figures)], series, attack.seconds)
         write_lines(partial / "findings.jsonl", (json.dumps(found, ensure_ascii=False) + "\n" for found in attack.findings))
         write_json(partial / "evidence.json", evidence.model_dump(mode="json", exclude={"folder"}))
         return evidence
 
     return stage(folder, Evidence, inputs, work)
+
+
+def _residual(figures: list[Figure]) -> list[Figure]:
+    """What is left once both guards are counted: a value is missed, and the model then gives it first at its place.
+
+    The product of two upper bounds, each at its own level, with the lowest recall of those that were measured.
+    """
+    named = {one.name: one for one in figures}
+    recalls = [named[name] for name in ("scrub.recall", "scrub.context", "scrub.capture") if name in named]
+    first, recalls = named.get("exposure.first"), [one for one in recalls if one.low is not None]
+    if first is None or first.high is None or not recalls:
+        return []
+    worst = min(recalls, key=lambda one: (one.low, one.name))
+    method = (
+        f"share of values missed (1 - {worst.name}) times exposure.first, the upper bounds multiplied, each at its own level; "
+        "assumes that a missed value is learned no better than the planted ones"
+    )
+    value, high = (1 - worst.value) * first.value, (1 - (worst.low or 0.0)) * first.high
+    return [
+        Figure(name="residual.risk", value=value, high=high, n=first.n, method=method, conditions=first.conditions,
+               resolvable=first.resolvable and worst.resolvable)
+    ]  # fmt: skip
 
 
 def _sealed(planted: Planted, trained: Trained) -> Manifest:

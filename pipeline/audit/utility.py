@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.audit import resample
 from pipeline.audit.figures import Figure
 from pipeline.audit.resample import bootstrap, interval
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from pipeline.audit.scoring import Scores
 
 FEWEST = 20
-"""Held-out records below which utility is not resolvable."""
+"""Held-out records below which utility is not resolvable; so it is where they are of fewer than ten units."""
 
 
 def measure(base: Scores, tuned: Scores, groups: np.ndarray, *, alpha: float, rng: np.random.Generator) -> list[Figure]:
@@ -39,13 +40,14 @@ def measure(base: Scores, tuned: Scores, groups: np.ndarray, *, alpha: float, rn
 
     values = five(np.ones((1, len(columns))))[0]
     samples = bootstrap(five, [groups], rng)
-    enough = len(columns) >= FEWEST
+    enough = len(columns) >= FEWEST and resample.enough(groups)
     figures = []
     for column, (name, method) in enumerate(_FIGURES.items()):
         low, high = interval(samples[:, column], alpha)
         figures.append(
             Figure(name=f"utility.{name}", value=float(values[column]), low=low, high=high, n=len(columns),
-                   method=f"{method} on held-out records; bootstrap by unit", resolvable=enough)
+                   method=f"{method} on held-out records; bootstrap by their {len(np.unique(groups)):,} units",
+                   resolvable=enough)
         )  # fmt: skip
     return figures
 

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.audit.exposure import rank_of
+from pipeline.audit import canary, ranking
 from pipeline.audit.scoring import Sequenced, score
 from pipeline.audit.tree import CandidateTree
 from pipeline.bench.train import SHAPES
+from pipeline.canaries import Canary, Space
 
 ALPHABET, PLACES, PREFIX = 48, 3, 8
 """The standard secret: 48 candidates at each of 3 places, after a prefix of 8 tokens."""
@@ -32,7 +33,9 @@ Secret = tuple[tuple[int, ...], tuple[int, ...]]
 """Tokens before a secret, and its index at each place of the alphabet."""
 
 
-def run(shapes: Sequence[str], rounds: int, threads: int = 1, *, batches: int = 8) -> dict[str, Any]:
+def run(
+    shapes: Sequence[str], rounds: int, threads: int = 1, *, batches: int = 8, counts: Sequence[int] = COUNTS
+) -> dict[str, Any]:
     """Time ranking on every shape.
 
     Args:
@@ -40,6 +43,7 @@ def run(shapes: Sequence[str], rounds: int, threads: int = 1, *, batches: int = 
         rounds: timed rounds; each times every way once, in turn.
         threads: of torch.
         batches: batches of 64 candidates that are scored on their own in each round.
+        counts: numbers of canaries whose attacks are timed, at least two.
 
     Returns:
         For each shape: median seconds of both ways, their ratio, agreement on the sample, and the seconds of the attacks at
@@ -51,7 +55,7 @@ def run(shapes: Sequence[str], rounds: int, threads: int = 1, *, batches: int = 
     for name in shapes:
         torch.manual_seed(0)
         model = SHAPES[name].make().eval().requires_grad_(False)
-        result[name] = _ranking(model, rounds, batches) | {"canaries": _canaries(model, rounds)}
+        result[name] = _ranking(model, rounds, batches) | {"canaries": _canaries(model, rounds, counts)}
     return result
 
 
@@ -89,32 +93,45 @@ def _ranking(model: nn.Module, rounds: int, batches: int) -> dict[str, Any]:
     }
 
 
-def _canaries(model: nn.Module, rounds: int) -> dict[str, Any]:
-    """Seconds of scoring and ranking some canaries, and the straight line through them (least squares)."""
-    alphabet, secrets = _secrets(model, max(COUNTS), np.random.default_rng(1))
-    tree = CandidateTree(model, alphabet)
+def _canaries(model: nn.Module, rounds: int, counts: Sequence[int]) -> dict[str, Any]:
+    """Seconds of scoring and ranking some canaries as the audit does, and the straight line through them (least squares)."""
+    rng = np.random.default_rng(1)
+    alphabet, secrets = _secrets(model, max(counts), rng)
+    space = Space(slots=tuple(tuple((token,) for token in tokens) for tokens in alphabet))
+    made = [
+        Canary(
+            id="",
+            family="random",
+            copies=1,
+            prefix=context[1:],
+            choice=index,
+            secret=space.secret(index),
+            text="",
+            included=True,
+        )
+        for context, index in secrets
+    ]
 
     def attack(count: int) -> Callable[[], None]:
         def work() -> None:
-            some = secrets[:count]
             for _ in range(2):  # under the base model and under the tuned one
-                score(model, [Sequenced((*context, *_tokens(alphabet, index)), 1) for context, index in some])
-            for context, index in some:
-                rank_of(tree.scores(context), index)
+                score(model, canary.sequences(made[:count], 0))
+            ranking.rank(model, space, made[:count], [], 0, rng)
 
         return work
 
-    seconds = _timed({str(count): attack(count) for count in COUNTS}, rounds)
-    x, y = np.array(COUNTS, float), np.array([seconds[str(count)] for count in COUNTS])
+    attack(min(counts))()  # warms up
+    seconds = _timed({str(count): attack(count) for count in counts}, rounds, warm=True)
+    x, y = np.array(counts, float), np.array([seconds[str(count)] for count in counts])
     slope, intercept = np.polyfit(x, y, 1)
     left = float(np.square(y - slope * x - intercept).sum() / np.square(y - y.mean()).sum())
     return {"seconds": seconds, "seconds_a_canary": float(slope), "seconds_besides": float(intercept), "r_squared": 1 - left}
 
 
-def _timed(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
-    """Median seconds of each way, timed in turn; a round before the first warms up."""
+def _timed(ways: dict[str, Callable[[], None]], rounds: int, *, warm: bool = False) -> dict[str, float]:
+    """Median seconds of each way, timed in turn; a round before the first warms up where nothing has."""
     times: dict[str, list[float]] = {way: [] for way in ways}
-    for turn in range(rounds + 1):
+    for turn in range(warm, rounds + 1):
         for way, work in ways.items():
             started = time.perf_counter()
             work()
@@ -131,7 +148,3 @@ def _secrets(model: Any, count: int, rng: np.random.Generator) -> tuple[list[lis
         ((0, *rng.integers(2, vocabulary, PREFIX).tolist()), tuple(rng.integers(0, ALPHABET, PLACES).tolist()))
         for _ in range(count)
     ]
-
-
-def _tokens(alphabet: list[list[int]], index: tuple[int, ...]) -> list[int]:
-    return [candidates[i] for candidates, i in zip(alphabet, index, strict=True)]

@@ -50,14 +50,17 @@ def scrub(arguments: argparse.Namespace) -> int:
 
 def audit(arguments: argparse.Namespace) -> int:
     """Time the exact rank of a secret against scoring every candidate on its own."""
-    from pipeline.bench.audit import SHAPES, run
+    from pipeline.bench.audit import COUNTS, SHAPES, run
 
     warnings.filterwarnings("ignore")
     shapes = arguments.shape or ["nano", "gpt2"]
     for name in shapes:
         if name not in SHAPES:
             raise UsageError(f"There is no shape {name}: give --shape one of {', '.join(SHAPES)}.")
-    result = run(shapes, max(1, arguments.rounds), arguments.threads, batches=max(1, arguments.batches))
+    counts = sorted({count for count in arguments.canaries or COUNTS if count > 0})
+    if len(counts) < 2:
+        raise UsageError("One number of canaries shows no growth: give --canaries twice or more, with different numbers.")
+    result = run(shapes, max(1, arguments.rounds), arguments.threads, batches=max(1, arguments.batches), counts=counts)
     rows = []
     for name in shapes:
         found = result[name]

@@ -23,6 +23,8 @@ _SCRUB_CHARACTERS = 15_000  # a second and core, measured with the default detec
 _MOST_SCRUBBERS = 4
 _COHORTS = 6  # shown of each plan
 _PACKED = 3  # the audit scores long packed sequences, which run faster than `_speed`'s short ones
+_RIVALS = 300  # tokens of a removed value's candidates
+_TWIN_STEPS = 80  # that the twin took on the bundled example
 
 
 class Plan(Value):
@@ -147,16 +149,27 @@ def _minutes(policy: Policy, corpus: Corpus, base: Base, mechanism: Mechanism) -
     tokens = min(policy.data.max_tokens, corpus.characters / corpus.records / _CHARACTERS_PER_TOKEN + 2)
     records = min(corpus.records / corpus.units, policy.privacy.records_per_unit) if mechanism.unit == "person" else 1
     trained = mechanism.steps * mechanism.expected_batch * records * tokens
-    attacked = 2 * policy.audit.membership_records + policy.audit.utility_records
-    nodes = sum(policy.canaries.alphabet**level for level in range(1, policy.canaries.secret_tokens))
-    ladder = policy.canaries.repeated * len(policy.canaries.repetitions)
-    scored = 2 * attacked * tokens + (policy.audit.exposure_canaries + ladder * (1 + policy.audit.control)) * nodes
     minutes = {
         "scrub": corpus.characters / (_SCRUB_CHARACTERS * min(_MOST_SCRUBBERS, os.cpu_count() or 1)) / 60,
         "train": trained / backward / 60,
-        "audit": scored / (_PACKED * forward) / 60,
+        "audit": _attacks(policy, tokens, mechanism.expected_batch, forward, backward) / 60,
     }
     return {stage: round(value, 1) for stage, value in (minutes | {"all": sum(minutes.values())}).items()}
+
+
+def _attacks(policy: Policy, tokens: float, batch: int, forward: float, backward: float) -> float:
+    """Seconds of all attacks: scoring under two models, exact ranks, free sampling, games, and perhaps a twin."""
+    rules, canaries = policy.audit, policy.canaries
+    drawn = max(rules.membership_records, rules.extraction_records)
+    own = canaries.prefix_tokens + canaries.secret_tokens + 2
+    ladder = canaries.repeated * len(canaries.repetitions)
+    scored = (drawn + max(drawn, rules.utility_records)) * tokens + (canaries.count + ladder) * own
+    nodes = sum(canaries.alphabet**level for level in range(1, canaries.secret_tokens))
+    ranked = (rules.exposure_canaries + ladder * (1 + rules.control)) * nodes
+    packed = 2 * scored + ranked + 2 * rules.games_values * (tokens + _RIVALS)
+    step = (canaries.count + ladder) / 2 * own + max(1, batch // 32) * tokens
+    twin = rules.control * _TWIN_STEPS * step / backward
+    return packed / (_PACKED * forward) + rules.samples * policy.data.max_tokens / forward + twin
 
 
 def _speed(base: Base, length: int) -> tuple[float, float]:

@@ -40,6 +40,8 @@ NAMES: dict[str, Name] = {
     "extraction.either_excess": Name(
         "Records that come out word for word, beyond chance", "percent", "Can training records be extracted?", _LEAK
     ),
+    "exposure.first": Name("Personal secrets that the model gives first", "percent", "", ""),
+    "residual.risk": Name("Personal values that are missed and given first", "percent", "", ""),
     "games.values_left_in_training": Name("Removed values left in the training text", "number", "", ""),
     "epsilon.correct_guesses": Name("Right guesses about planted secrets", "percent", "", ""),
     "privacy.delta": Name("Slack of the limit (δ)", "scientific", "Is the privacy spent within its limit?", _RAISE),

@@ -117,8 +117,8 @@ def calibrate(policy: Policy, units: int) -> Mechanism:
     real = units - canaries
     if real < canaries:
         raise InputError(
-            f"There are {max(0, real)} privacy units to train on and {canaries} of canaries, which would drown them: add data "
-            "or lower canaries.count and canaries.repeated."
+            f"There are {max(0, real)} privacy units to train on and {canaries} of canaries, which would drown them: add data, "
+            "set canaries.preset to small, or lower canaries.count and canaries.repeated."
         )
     delta = delta_for(policy, units)
     target = policy.privacy.epsilon

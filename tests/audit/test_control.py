@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -26,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def posed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Policy, Evidence, Trained]]:
+def posed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Policy, Evidence, Trained]:
     """The twin's adapter, submitted with the papers of a private run, and what the audit found."""
     folder = tmp_path_factory.mktemp("posed")
     model = tiny.llama(layers=1, width=64)
@@ -50,14 +49,13 @@ def posed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Policy, Ev
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(canaries.random, "SystemRandom", lambda: random.Random(3))  # repeatable coins and secrets
         planted = plant(scrubbed, base, rules, folder / "planted")
-    patch = pytest.MonkeyPatch()
-    patch.setattr(control, "_LEARNED", 0.1)
-    patch.setattr(control, "MOST_STEPS", 160)  # a random model has all of its language to learn as well
     manifest, (_, tokenizer) = load_manifest(planted), models.load(base)
     inside = encode(planted_records(manifest), tokenizer, 64)
     others = encode((r for r in load_records(planted.folder / "train.jsonl") if r.id.startswith("r")), tokenizer, 64)
     twin, how = control.train(base, inside, others, 1, rules, np.random.default_rng(0))
     assert "without clipping or noise" in how
+    loss = float(how.partition("to a loss of ")[2].partition(",")[0])
+    assert loss < np.log(48)  # knowing the words that secrets are made of, and not the secrets, costs more
     twin.unmerge_adapter()
     models.save_adapter(twin, folder / "adapter")
     mechanism = Mechanism(
@@ -74,8 +72,7 @@ def posed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Policy, Ev
     left = {path.relative_to(folder).as_posix() for path in set(folder.rglob("*")) - before}
     files = {f"evidence/{name}" for name in ("evidence.json", "findings.jsonl", "stage.json")}
     assert left == {"evidence"} | files  # nothing of the twin is on disk
-    yield rules, evidence, trained
-    patch.undo()
+    return rules, evidence, trained
 
 
 def test_the_twin_shows_that_these_attacks_would_have_seen_a_leak(posed: tuple[Policy, Evidence, Trained]) -> None:

@@ -120,6 +120,14 @@ def test_what_the_sample_cannot_resolve_is_marked(n: int, expected: list[bool]) 
     assert [figure.resolvable for figure in found] == expected
 
 
+def test_many_records_of_few_persons_resolve_nothing() -> None:
+    for per_unit, enough in ((40, True), (50, False)):
+        pair = drawn(400, 1.0, np.random.default_rng(0), per_unit)
+        found = membership.measure("loss", *pair, conditions={}, alpha=0.05, rng=np.random.default_rng(1), method="m")
+        assert found[0].resolvable is enough
+        assert ("fewer than 10 units" in found[0].method) is not enough
+
+
 def test_a_rate_of_one_in_a_thousand_needs_three_thousand_non_members() -> None:
     assert membership.resolvable(3000, 0.001)
     assert not membership.resolvable(2999, 0.001)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from pipeline.audit import canary, exposure, ranking
+from pipeline import policy
+from pipeline.audit import Evidence, canary, exposure, ranking
 from pipeline.canaries import Canary, Space, design
+from pipeline.gates import judge
 from pipeline.policy import Canaries
 from tests import tiny
 
@@ -113,6 +116,29 @@ def test_the_ladder_has_a_rung_for_each_number_of_copies_with_its_ceiling() -> N
     assert figures["exposure.copies_1.dp_bits"].value == pytest.approx(2.0 * 1.442695, abs=1e-6)
     assert "exposure.copies_16.dp_bits" not in figures  # no ε is known of so many copies: no ceiling is drawn
     assert figures["exposure.copies_0.mean_bits"].n == 8
+    assert "no exposure could contradict it" not in figures["exposure.copies_1.dp_bits"].method
+    first = figures["exposure.first"]
+    assert (first.value, first.n) == (0.25, 4)
+    assert first.high == pytest.approx(stats.beta.ppf(0.95, 2, 3))
+    assert figures["exposure.first_control"].value == 0
+
+
+def test_a_promise_beyond_what_exposure_can_reach_is_said_to_test_nothing() -> None:
+    made = canary.ladder_figures(ranked((100,), (16,)), {16: 12.0}, {}, 0.05, np.random.default_rng(0))
+    limit = next(figure for figure in made if figure.name == "exposure.copies_16.dp_bits")
+    assert limit.value > math.log2(48**3)
+    assert "no exposure could contradict it" in limit.method
+
+
+def test_so_many_secrets_that_none_could_stand_out_cannot_pass_a_gate() -> None:
+    """The best of 2,000 secrets is first of 110,592 by chance more often than once in a hundred audits."""
+    for secrets, able in ((64, True), (2000, False)):
+        made = canary.exposure_figures(ranked((5000,) * secrets, (1,) * secrets), {}, 0.05, np.random.default_rng(0))
+        family = {figure.name: figure for figure in made}["exposure.family_p"]
+        assert family.floor == pytest.approx(1 - (1 - 1 / 48**3) ** secrets)
+        evidence = Evidence(folder=Path("x"), figures={family.name: family}, series={}, digest="", seconds={})
+        result = next(one for one in judge(policy.load("default"), evidence).gates if one.name == "exposure")
+        assert result.passed is able
 
 
 def test_references_that_cannot_resolve_the_family_void_the_figures() -> None:

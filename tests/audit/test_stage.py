@@ -224,6 +224,18 @@ def test_the_entity_with_the_lowest_recall_is_named(line: Line, quiet: tuple[Tra
     assert "scrub.recall_worst" not in {one.name for one in stages._recall(line.scrubbed.model_copy(update={"recall": ()}))}
 
 
+def test_the_residual_risk_is_the_product_of_the_upper_bounds() -> None:
+    missed = Figure(name="scrub.recall", value=0.98, low=0.95, n=200, method="m")
+    worse = Figure(name="scrub.context", value=0.97, low=0.9, n=100, method="m")
+    kind = Figure(name="scrub.recall.PERSON", value=0.5, low=0.1, n=9, method="m")  # of one kind: not of all values
+    first = Figure(name="exposure.first", value=0.25, low=0.1, high=0.4, n=20, method="m", conditions={"sealed": False})
+    (risk,) = stages._residual([kind, missed, worse, first])
+    assert (risk.value, risk.high, risk.n) == (pytest.approx(0.03 * 0.25), pytest.approx(0.1 * 0.4), 20)
+    assert "scrub.context" in risk.method
+    assert not risk.conditions["sealed"]  # what voids the secrets voids the product
+    assert stages._residual([first, kind]) == stages._residual([missed, worse]) == []
+
+
 def test_units_that_depend_on_the_coins_void_the_figures(line: Line, quiet: tuple[Trained, Evidence], tmp_path: Path) -> None:
     """The negative control of `canaries_counted_as_units`: only the planted canaries are counted, so n tells how many."""
     fewer = line.planted.train_units - line.planted.canaries + line.planted.included

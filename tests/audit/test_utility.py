@@ -18,11 +18,11 @@ def scores(rng: np.random.Generator, lengths: np.ndarray, mean: float) -> Scores
     return Scores(values, np.array([rng.integers(0, length + 1) for length in lengths]))
 
 
-def measured(count: int = 60) -> tuple[Scores, Scores, dict[str, Figure]]:
+def measured(count: int = 60, per_unit: int = 1) -> tuple[Scores, Scores, dict[str, Figure]]:
     rng = np.random.default_rng(0)
     lengths = rng.integers(5, 60, count)
     base, tuned = scores(rng, lengths, 5.0), scores(rng, lengths, 4.0)
-    found = utility.measure(base, tuned, np.arange(count), alpha=0.05, rng=np.random.default_rng(1))
+    found = utility.measure(base, tuned, np.arange(count) // per_unit, alpha=0.05, rng=np.random.default_rng(1))
     return base, tuned, {figure.name: figure for figure in found}
 
 
@@ -49,6 +49,8 @@ def test_intervals_enclose_the_value_and_the_ratio_is_paired() -> None:
 
 def test_few_records_are_not_resolvable() -> None:
     assert not any(figure.resolvable for figure in measured(19)[2].values())
+    assert not any(figure.resolvable for figure in measured(60, per_unit=7)[2].values())  # many, of nine units
+    assert all(figure.resolvable for figure in measured(60, per_unit=6)[2].values())
 
 
 def test_a_diverged_model_yields_figures_that_no_gate_can_pass() -> None:

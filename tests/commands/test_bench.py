@@ -45,8 +45,9 @@ def test_ranking_is_timed_against_the_same_candidates_one_by_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(audit.SHAPES, "nano", train.Shape(lambda: tiny.llama(layers=1), 2, 16))
-    monkeypatch.setattr(audit, "COUNTS", (1, 2))
-    command = ["bench", "audit", "--shape", "nano", "--rounds", "1", "--batches", "2", "--json"]
+    command = ["bench", "audit", "--shape", "nano", "--rounds", "1", "--batches", "2", "--canaries", "2", "--json"]
+    assert cli.main(command) == 2  # one number shows no growth
+    command += ["--canaries", "1"]
     assert cli.main(command) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])["nano"]
     assert found["candidates"] == 48**3
