@@ -26,3 +26,11 @@ def test_findings_are_counted_over_all_texts_and_replaced_by_their_type(rules) -
 
 def test_one_that_saw_nothing_says_so(rules) -> None:
     assert Guard(rules).found.model_dump() == {"texts": 0, "texts_with_hits": 0, "hits": {}}
+
+
+def test_placeholders_that_a_model_learned_to_write_are_no_findings(rules) -> None:
+    guard = Guard(rules)
+    text = "Dear <PERSON>, <PERSON> of <LOCATION> met <PERSON>."
+    assert guard.check([text]) == [text]
+    assert guard.found.hits == {}
+    assert guard.check(["Dear <PERSON> ada@example.org"]) == ["Dear <PERSON> <EMAIL_ADDRESS>"]

@@ -81,7 +81,7 @@ def generate_all(
         for start in range(0, len(prompts), batch):
             inputs = _padded(model, tokenizer, prompts[start : start + batch], decoding)
             new = _continued(model, tokenizer, inputs, decoding)
-            texts = tokenizer.batch_decode(new, skip_special_tokens=True)
+            texts = tokenizer.batch_decode(cast(Any, new), skip_special_tokens=True)
             made += [_until(cast(str, text), decoding.stop) for text in texts]
     return made
 
@@ -104,8 +104,8 @@ def _scores(
     model: Model, tokenizer: PreTrainedTokenizerBase, inputs: dict[str, torch.Tensor], new: torch.Tensor
 ) -> torch.Tensor:
     """Mean log-likelihood of the new tokens [B, N] of each row up to and with the end of the text: beam search's own score."""
-    ended = new == tokenizer.eos_token_id
-    counted = (ended.cumsum(1) - ended.long()) == 0
+    ended = torch.eq(new, cast(int, tokenizer.eos_token_id)).long()
+    counted = (ended.cumsum(1) - ended) == 0
     mask = torch.cat([inputs["attention_mask"], counted.long()], 1)
     logits = cast(Any, model)(
         input_ids=torch.cat([inputs["input_ids"], new], 1),
