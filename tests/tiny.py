@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import string
 from functools import cache
 from pathlib import Path
@@ -123,6 +124,53 @@ def save(folder: Path, model: PreTrainedModel | None = None) -> Path:
     (model or llama()).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
+
+
+def gguf(file: Path, model: PreTrainedModel | None = None) -> Path:
+    """A GGUF file of a tiny Llama and the tokenizer, as llama.cpp's own converter lays them out."""
+    from gguf import GGUFWriter
+
+    model = model or llama()
+    config, weights = model.config, {name: value.float().numpy() for name, value in model.state_dict().items()}
+    writer = GGUFWriter(str(file), "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_dimension_count(config.hidden_size // config.num_attention_heads)
+    writer.add_vocab_size(config.vocab_size)
+    known = tokenizer()
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(sorted(known.get_vocab(), key=known.get_vocab().get))
+    writer.add_token_types([3, 3, *[1] * (len(known) - 2)])
+    merges = json.loads(known.backend_tokenizer.to_str())["model"]["merges"]
+    writer.add_token_merges([" ".join(pair) for pair in merges])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+    writer.add_pad_token_id(1)
+    names = {
+        "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
+        "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+    }  # fmt: skip
+    writer.add_tensor("token_embd.weight", weights["model.embed_tokens.weight"])
+    writer.add_tensor("output_norm.weight", weights["model.norm.weight"])
+    heads = {"self_attn.q_proj": config.num_attention_heads, "self_attn.k_proj": config.num_key_value_heads}
+    for layer in range(config.num_hidden_layers):
+        for ours, theirs in names.items():
+            weight = weights[f"model.layers.{layer}.{ours}.weight"]
+            if ours in heads:  # llama.cpp keeps the two halves of a head interleaved
+                count, (rows, width) = heads[ours], weight.shape
+                weight = weight.reshape(count, 2, rows // count // 2, width).swapaxes(1, 2).reshape(rows, width)
+            writer.add_tensor(f"blk.{layer}.{theirs}.weight", weight)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
 
 
 def sentence(seed: int, length: int) -> str:

@@ -1,10 +1,11 @@
-"""`hushtune models` and `hushtune generate` on tiny models."""
+"""`hushtune models` on tiny models."""
 
 import json
 
 import pytest
 
-from pipeline import cli
+from pipeline import cli, models
+from pipeline.policy import Lora
 from tests import tiny
 
 
@@ -19,7 +20,42 @@ def test_list_shows_what_is_here(home, capsys):
     found = {base["name"]: base for base in json.loads(capsys.readouterr().out)}
     assert found["small"]["context"] == 128
     assert found["small"]["parameters"] > 0
-    assert "nano" in found
+    assert found["small"]["here"]
+    assert found["nano"]["here"]
+    assert not found["smollm2-360m"]["here"]
+    assert all(base["memory"] > 0 and base["tokens_per_second"] > 0 and not base["measured"] for base in found.values())
+
+
+def test_list_says_how_to_fetch_what_is_not_here(home, capsys):
+    assert cli.main(["models", "list", "--home", str(home)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:2] == ["model", "weights"]
+    assert next(line for line in lines if line.startswith("qwen2.5-0.5b")).endswith("hushtune models pull qwen2.5-0.5b")
+
+
+def test_pull_names_what_it_cannot_fetch(home, capsys):
+    assert cli.main(["models", "pull", "gigantic", "--home", str(home)]) == 2
+    assert "There is no base model gigantic to pull" in capsys.readouterr().err
+    assert sorted(path.name for path in (home / "models").iterdir()) == ["small"]
+
+
+def test_pull_of_what_is_here_asks_nobody(home, capsys):
+    (home / "models" / "small" / "pull.json").write_text("{}")
+    assert cli.main(["models", "pull", "small", "--home", str(home), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["name"] == "small"
+
+
+def test_export_writes_a_folder_that_generates(home, tmp_path, capsys):
+    base = models.resolve("small", home)
+    models.save_adapter(models.adapt(models.load(base)[0], Lora(), 0), tmp_path / "adapter")
+    call = ["models", "export", str(tmp_path / "adapter"), "--output", str(tmp_path / "whole"), "--home", str(home)]
+    assert cli.main([*call, "--base-model", "small"]) == 2
+    assert "nothing vouches for it" in capsys.readouterr().err
+    assert cli.main([*call, "--unverified"]) == 2
+    assert "name it by --base-model" in capsys.readouterr().err
+    assert cli.main([*call, "--base-model", "small", "--unverified", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["bytes"] > 0
+    assert cli.main(["generate", str(tmp_path / "whole"), "--max-new-tokens", "3", "--home", str(home)]) == 0
 
 
 def test_pretrain_makes_a_model_that_generates(home, tmp_path, capsys):
@@ -44,17 +80,3 @@ def test_pretrain_refuses_a_width_that_does_not_fit(tmp_path, capsys):
     call = ["models", "pretrain", "x.txt", "--output", str(tmp_path / "m"), "--width", "30", "--heads", "4"]
     assert cli.main(call) == 2
     assert "--width 30" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("decoding", ["greedy", "sample", "beam"])
-def test_generate_knows_three_decodings(decoding, home, capsys):
-    call = ["generate", "small", "--home", str(home), "--decoding", decoding, "--seed", "3", "--max-new-tokens", "4"]
-    assert cli.main(call) == 0
-    first = capsys.readouterr().out
-    assert cli.main(call) == 0
-    assert capsys.readouterr().out == first
-
-
-def test_generate_names_an_unknown_model(home, capsys):
-    assert cli.main(["generate", "nobodys-model", "--home", str(home)]) == 2
-    assert "nobodys-model" in capsys.readouterr().err

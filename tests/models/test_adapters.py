@@ -1,13 +1,13 @@
-"""Base models: found or refused, adapted on the chosen layers, generated from."""
+"""Adapters: put on the chosen layers only, saved and loaded, merged into their base."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from pipeline import models, policy
 from pipeline.errors import ModelError, PolicyError
@@ -18,42 +18,6 @@ from tests import tiny
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> models.Base:
     return models.resolve(str(tiny.save(tmp_path_factory.mktemp("models") / "tiny")), Path("nowhere"))
-
-
-def test_a_folder_is_described_and_its_digest_follows_its_bytes(base: models.Base, tmp_path: Path) -> None:
-    other = models.resolve(str(tiny.save(tmp_path / "tiny", tiny.llama(seed=1))), tmp_path)
-    assert base.name == other.name == "tiny"
-    assert base.context == 128
-    model = tiny.llama()
-    assert base.parameters == sum(p.numel() for p in model.parameters())
-    assert base.digest != other.digest
-
-
-def test_a_pulled_model_is_found_by_name(tmp_path: Path) -> None:
-    tiny.save(tmp_path / "models" / "ours")
-    assert models.resolve("ours", tmp_path).folder == (tmp_path / "models" / "ours").resolve()
-
-
-def test_the_bundled_model_is_here_and_small() -> None:
-    nano = models.resolve("nano", Path("nowhere"))
-    assert 6e6 <= nano.parameters <= 10e6
-    assert (nano.folder / "model.safetensors").stat().st_size <= 20e6
-    facts = json.loads((nano.folder / "pretraining.json").read_text())
-    assert facts["bits_per_byte"] <= 2.0
-    assert nano.licence != "not stated"
-
-
-def test_unknown_and_unfit_models_are_refused_with_the_mend(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="There is no base model gigantic here: give nano"):
-        models.resolve("gigantic", tmp_path)
-    (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "config.json").write_text("{}")
-    with pytest.raises(ModelError, match=r"config\.json is unfit"):
-        models.resolve(str(tmp_path / "bad"), tmp_path)
-    folder = tiny.save(tmp_path / "weightless")
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"no \.safetensors weights"):
-        models.resolve(str(folder), tmp_path)
 
 
 @pytest.mark.parametrize(("layers", "blocks"), [("all", {0, 1, 2}), ("top_half", {1, 2}), (1, {2})])
@@ -104,27 +68,6 @@ def test_an_adapter_survives_saving_and_loading(base: models.Base, tmp_path: Pat
         models.with_adapter(base, tmp_path)
 
 
-def test_greedy_is_a_hand_written_argmax_loop(base: models.Base) -> None:
-    model, tokenizer = models.load(base)
-    prompt = " " + tiny.sentence(2, 5)
-    ids = [0, *tokenizer(prompt)["input_ids"]]
-    start = len(ids)
-    for _ in range(12):
-        ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
-        if ids[-1] == 0:
-            break
-    expected = tokenizer.decode(ids[start:], skip_special_tokens=True)
-    assert models.generate(model, tokenizer, prompt, max_new_tokens=12) == expected
-
-
-def test_sampling_follows_its_seed_and_beams_find_something_at_least_as_likely(base: models.Base) -> None:
-    model, tokenizer = models.load(base)
-    first = models.generate(model, tokenizer, "", decoding="sample", seed=1, max_new_tokens=12)
-    assert first == models.generate(model, tokenizer, "", decoding="sample", seed=1, max_new_tokens=12)
-    assert first != models.generate(model, tokenizer, "", decoding="sample", seed=2, max_new_tokens=12)
-    assert isinstance(models.generate(model, tokenizer, " baba", decoding="beam", max_new_tokens=4), str)
-
-
 def test_weights_that_two_modules_share_are_not_trained_whole() -> None:
     """A tied head would be clipped, saved and merged as if it were another weight than the embedding."""
     with pytest.raises(ModelError, match="tied embeddings"):
@@ -159,3 +102,40 @@ def test_the_first_weights_follow_from_the_seed_and_nothing_else() -> None:
     assert any(not torch.equal(one[name], p) for name, p in first(1).items())
     with pytest.raises(PolicyError, match="init_lora_weights is unknown"):
         policy.load("default").override(train__lora__init_lora_weights="eva")
+
+
+@pytest.fixture
+def moved(base: models.Base, tmp_path: Path) -> Path:
+    """An adapter that changes what its base says."""
+    adapted = models.adapt(models.load(base)[0], Lora(), seed=0)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return models.save_adapter(adapted, tmp_path / "adapter")
+
+
+def test_an_exported_folder_says_what_the_adapted_model_says(base: models.Base, moved: Path, tmp_path: Path) -> None:
+    folder = models.export(base, moved, tmp_path / "whole", precision=torch.float32)
+    ids = torch.arange(2, 12)[None]
+    expected = models.with_adapter(base, moved)[0](input_ids=ids).logits
+    whole = AutoModelForCausalLM.from_pretrained(folder)
+    assert torch.allclose(whole(input_ids=ids).logits, expected, atol=1e-5)
+    assert not torch.allclose(models.load(base)[0](input_ids=ids).logits, expected, atol=1e-3)  # the control
+    assert not any("lora" in name for name in load_file(folder / "model.safetensors"))
+    again = models.resolve(str(folder), tmp_path)
+    assert models.load_tokenizer(again)(" baba")["input_ids"] == models.load_tokenizer(base)(" baba")["input_ids"]
+
+
+def test_an_adapter_can_be_kept_apart(base: models.Base, moved: Path, tmp_path: Path) -> None:
+    folder = models.export(base, moved, tmp_path / "apart", merge=False, precision=torch.float32)
+    ids = torch.arange(2, 12)[None]
+    plain = models.resolve(str(folder), tmp_path)
+    assert torch.allclose(models.load(plain)[0](input_ids=ids).logits, models.load(base)[0](input_ids=ids).logits, atol=1e-6)
+    expected = models.with_adapter(base, moved)[0](input_ids=ids).logits
+    assert torch.allclose(models.with_adapter(plain, folder / "adapter")[0](input_ids=ids).logits, expected, atol=1e-5)
+
+
+def test_nothing_is_written_over(base: models.Base, moved: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is not empty"):
+        models.export(base, moved, moved)

@@ -1,0 +1,116 @@
+"""Base models that are on this machine: found by name, folder or GGUF file, and loaded."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as hf_logging
+
+from pipeline.errors import ModelError
+from pipeline.folders import Value, digest_folder
+from pipeline.models import gguf, ladder
+
+hf_logging.disable_progress_bar()  # the command line has its own
+BUNDLED = ("nano",)
+
+
+class Base(Value):
+    """A base model on this machine.
+
+    `digest` is taken over every file of its folder; `parameters` counts weights, `context` tokens.
+    """
+
+    name: str
+    folder: Path
+    digest: str
+    parameters: int
+    context: int
+    licence: str
+
+
+def resolve(ref: str, home: Path) -> Base:
+    """Find a base model: bundled, pulled into `home/models`, a Hugging Face folder given by path, or a GGUF file.
+
+    A GGUF file is converted once, into `home/models`.
+
+    Raises:
+        ModelError: there is no such model here, or its folder does not hold one.
+    """
+    folder = _locate(ref, home)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"The folder {folder} holds no model that transformers can read: its config.json is unfit.") from error
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise ModelError(f"The folder {folder} holds no .safetensors weights: save the model with save_pretrained first.")
+    return Base(
+        name=ref if ref in BUNDLED else folder.name,
+        folder=folder,
+        digest=digest_folder(folder),
+        parameters=sum(_count(path) for path in weights),
+        context=int(getattr(config, "max_position_embeddings", 0) or getattr(config, "n_positions", 0) or 1024),
+        licence=_licence(folder),
+    )
+
+
+def load(base: Base) -> tuple[PreTrainedModel, Any]:
+    """The model in fp32 on this machine's device, in eval mode and frozen, and its tokenizer (with a padding token)."""
+    model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32, local_files_only=True)
+    cast(nn.Module, model).to(device()).eval().requires_grad_(False)
+    return model, load_tokenizer(base)
+
+
+def load_tokenizer(base: Base) -> Any:
+    """The base model's tokenizer, with the end token as padding where it has none of its own.
+
+    It is typed as Any since transformers' own annotations leave open whether a token's id is a number.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(base.folder, local_files_only=True)
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"The tokenizer of {base.name} has no end-of-text token: set eos_token in its tokenizer_config.json.")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def device() -> torch.device:
+    """CUDA if present, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _locate(ref: str, home: Path) -> Path:
+    if ref in BUNDLED:
+        return Path(str(files("pipeline") / "assets" / ref))
+    if ref.endswith(".gguf") and Path(ref).is_file():
+        return gguf.converted(Path(ref), home / "models")
+    for folder in (Path(ref), ladder.folder(ref, home)):
+        if (folder / "config.json").is_file():
+            return folder.resolve()
+    if ladder.is_pullable(ref):
+        raise ModelError(f"The base model {ref} is not on this machine: fetch it with `hushtune models pull {ref}`.")
+    known = ", ".join((*BUNDLED, *ladder.LADDER))
+    raise ModelError(f"There is no base model {ref} here: give {known}, an id of the Hub, or the path of a saved folder.")
+
+
+def _count(weights: Path) -> int:
+    """Number of weights in a safetensors file, from its header (8-byte little-endian length, then JSON)."""
+    with weights.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+    return sum(int(torch.Size(shape).numel()) for shape in shapes)
+
+
+def _licence(folder: Path) -> str:
+    card = folder / "README.md"
+    if card.is_file():
+        for line in card.read_text(encoding="utf-8").splitlines()[:40]:
+            if line.startswith("license:"):
+                return line.partition(":")[2].strip()
+    return "not stated"
