@@ -7,13 +7,14 @@ import gzip
 import io
 import json
 import logging
+import random
 import time
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline import cli
@@ -124,7 +125,7 @@ _LINES = st.one_of(
 
 @pytest.mark.parametrize("ending", [".jsonl", ".csv", ".txt", ".parquet"])
 def test_malformed_files_are_refused_by_name_or_read_whole(tmp_path_factory, policy: Policy, ending: str) -> None:
-    @settings(max_examples=250, deadline=None)  # of up to ten lines, in four formats: some 5,000 lines in all
+    @settings(max_examples=100, deadline=None)
     @given(st.lists(_LINES, max_size=10))
     def check(lines: list[bytes]) -> None:
         folder = tmp_path_factory.mktemp("malformed")
@@ -142,11 +143,54 @@ def test_malformed_files_are_refused_by_name_or_read_whole(tmp_path_factory, pol
         else:
             kept = sum(1 for _ in corpora.load_records(corpus.folder / "records.jsonl"))
             assert kept == corpus.records > 0
-            if ending == ".jsonl":  # every line that holds something is a record or a counted refusal
-                filled = sum(bool(line.decode(errors="replace").strip()) for line in b"\n".join(lines).split(b"\n"))
-                assert corpus.records + sum(corpus.refused.values()) == filled
 
     check()
+
+
+def _malformed(line: bytes) -> bool:
+    """Whether a line, by its own lights, is neither blank nor a record with a text, or an empty one."""
+    try:
+        text = line.decode()
+        if not text.strip():
+            return False
+        row = json.loads(text)
+        row["text"].encode() if row["text"] is not None else None
+        return not isinstance(row["text"], str | None) or "\0" in text
+    except (ValueError, TypeError, KeyError, AttributeError):  # UnicodeError is a ValueError
+        return True
+
+
+def test_ten_thousand_malformed_lines_are_counted_named_and_cost_no_good_one(tmp_path_factory, policy: Policy) -> None:
+    """Lines of every bad kind among good ones: refused together, or left out one by one while every good one stays."""
+    bad = _LINES.map(lambda line: line.replace(b"\n", b" ").replace(b"\r", b" ")).filter(_malformed)
+    seen = 0
+
+    @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.lists(bad, min_size=20, max_size=20), st.randoms(use_true_random=False))
+    def check(some: list[bytes], rng: random.Random) -> None:
+        nonlocal seen
+        folder = tmp_path_factory.mktemp("malformed")
+        data = folder / "data.jsonl"
+        good = [json.dumps({"id": f"g{number}", "text": f"good {number}"}).encode() for number in range(10)]
+        lines = [*some * 10, *good]
+        rng.shuffle(lines)
+        data.write_bytes(b"\n".join(lines))
+        wrong = [number for number, line in enumerate(lines, 1) if _malformed(line)]
+        seen += len(wrong)
+        with pytest.raises(InputError) as caught:
+            corpora.read(data, policy, folder / "corpus")
+        named = ", ".join(map(str, wrong[:3]))
+        assert f"line {wrong[0]}, " in str(caught.value)
+        assert f"in all 200 lines ({named}, …) cannot be read" in str(caught.value)
+        assert not list(folder.glob("corpus*"))
+        corpus = corpora.read(data, policy.override(data__malformed="skip"), folder / "corpus")
+        assert corpus.records == 10
+        assert sum(corpus.refused.values()) == len(wrong) == 200
+        kept = {record.id for record in corpora.load_records(corpus.folder / "records.jsonl")}
+        assert kept == {f"g{number}" for number in range(10)}
+
+    check()
+    assert seen >= 10_000
 
 
 # --- the sentinel ----------------------------------------------------------------------------------------------------
