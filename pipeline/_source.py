@@ -96,8 +96,8 @@ class Source:
         reasons = ", ".join(f"{reason}: {number:,}" for reason, number in self._reasons.most_common())
         return self.error(
             first.number,
-            f"{first.what.rstrip('.')}; in all {count:,} {self.noun}s ({named}) cannot be read ({reasons}), and data.malformed: "
-            "skip would leave them out.",
+            f"{first.what.rstrip('.')}; in all {count:,} {self.noun}s ({named}) cannot be read ({reasons}), and "
+            "data.malformed: skip would leave them out.",
         )
 
     def bytes(self) -> IO[bytes]:

@@ -92,6 +92,9 @@ class Scrub(Section):
         default="auto",
         description="scan the scrubbed records again with another detector than the one that scrubbed, where one is installed",
     )
+    rescan_records: int | None = Field(
+        default=2000, ge=1, description="scrubbed records that are scanned again, drawn by their ids; null: all of them"
+    )
     sample: int = Field(
         default=200, ge=0, description="records in which values are planted and detectors compared, to measure what is missed"
     )

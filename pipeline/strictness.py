@@ -59,6 +59,11 @@ def _more(old: Any, new: Any) -> Direction:
     return "tighter" if new > old else "looser"
 
 
+def _further(old: Any, new: Any) -> Direction:
+    """More is tighter; None is all there is."""
+    return "looser" if _less(old, new) == "tighter" else "tighter"
+
+
 def _fewer(old: Any, new: Any) -> Direction:
     """A subset is tighter; another order changes nothing."""
     return _sets(set(new), set(old))
@@ -125,6 +130,7 @@ RULES: dict[str, Rule] = {
     "scrub.consistency": Rule(_towards("corpus", "person"), "within what equal values stay recognisable as equal"),
     "scrub.locale": Rule(_free, "the language and country of surrogates"),
     "scrub.rescan": Rule(_towards("off", "auto"), "whether another detector scans what is left"),
+    "scrub.rescan_records": Rule(_further, "the scrubbed records that are scanned again"),
     "scrub.sample": Rule(_more, "the records on which misses are measured"),
     "scrub.allow": Rule(_fewer, "the words that are never replaced"),
     "scrub.deny": Rule(_wider, "the words that are always replaced"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import io
 import json
 import logging
@@ -11,8 +10,6 @@ import random
 import time
 from pathlib import Path
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -24,6 +21,7 @@ from pipeline.errors import HushtuneError, InputError
 from pipeline.policy import Policy
 from pipeline.scrub import Detector, Span, _shards, detect, export, scrub
 from pipeline.scrub.recall import covered
+from tests.formats import ENDINGS, write
 
 SENTINEL = "quux4711"
 
@@ -196,23 +194,6 @@ def test_ten_thousand_malformed_lines_are_counted_named_and_cost_no_good_one(tmp
 # --- the sentinel ----------------------------------------------------------------------------------------------------
 
 
-def _write(path: Path, rows: list[dict]) -> Path:
-    """The rows in the format of the path's ending."""
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".parquet"):
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-        return path
-    if name.endswith(".jsonl"):
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-    elif name.endswith(".csv"):
-        cells = [list(rows[0]), *(list(row.values()) for row in rows)]
-        text = "".join(",".join('"{}"'.format(str(cell).replace('"', '""')) for cell in line) + "\n" for line in cells)
-    else:
-        text = "\n\n".join(row["text"] for row in rows)
-    path.write_bytes(gzip.compress(text.encode()) if path.name.endswith(".gz") else text.encode())
-    return path
-
-
 _SHAPES: dict[str, list[dict]] = {
     "text": [{"id": f"{SENTINEL}i", "unit": f"{SENTINEL}u", "text": f"about {SENTINEL} and {SENTINEL}@example.org"}],
     "completion": [{"id": "1", "unit": "u", "prompt": f"say {SENTINEL}", "completion": f"so {SENTINEL}"}],
@@ -229,7 +210,7 @@ class Broken:
         raise ValueError(f"cannot read {texts[0]!r}")
 
 
-@pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz", ".csv", ".parquet", ".txt"])
+@pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("shape", list(_SHAPES))
 @pytest.mark.parametrize("broken", ["read", "detect", "replace", "export", "nothing"])
 def test_a_sentinel_in_any_field_surfaces_nowhere_whatever_fails(
@@ -244,11 +225,9 @@ def test_a_sentinel_in_any_field_surfaces_nowhere_whatever_fails(
         pytest.skip("plain text has no columns")
     caplog.set_level(logging.DEBUG)
     rows = _SHAPES[shape]
-    if ending == ".csv":
-        rows = [{key: json.dumps(cell) if isinstance(cell, list) else cell for key, cell in row.items()} for row in rows]
     inputs, outputs = tmp_path / "in", tmp_path / "out"
     inputs.mkdir(), outputs.mkdir()
-    data = _write(inputs / f"data{ending}", rows)
+    data = write(inputs / f"data{ending}", rows)
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError(f"failed at {rows}")
@@ -294,12 +273,12 @@ def test_the_search_would_see_a_sentinel(tmp_path: Path) -> None:
     """The control: a library's own error does quote the text."""
     with pytest.raises(ValueError, match=SENTINEL):
         Broken().find([SENTINEL])
-    assert SENTINEL in _write(tmp_path / "data.jsonl", _SHAPES["chat"]).read_text()
+    assert SENTINEL in write(tmp_path / "data.jsonl", _SHAPES["chat"]).read_text()
 
 
 def test_a_stage_error_names_a_kind_and_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = policies.load("default").override(scrub__rescan="off")
-    data = _write(tmp_path / "data.jsonl", _SHAPES["text"])
+    data = write(tmp_path / "data.jsonl", _SHAPES["text"])
     corpus = corpora.read(data, policy, tmp_path / "corpus")
     monkeypatch.setattr(_shards, "load", lambda scrub: Broken())
     with pytest.raises(HushtuneError) as caught:
