@@ -21,9 +21,10 @@ from pipeline.policy import Scrub
 from pipeline.scrub._models import Model, Rampart, given
 from pipeline.scrub._names import joined, listed, propagated, unknown
 from pipeline.scrub._patterns import NOT_PERSONAL
+from pipeline.scrub._reading import read
 from pipeline.scrub._recognisers import DENIED, recognisers, without
 from pipeline.scrub._words import recased, telling
-from pipeline.scrub.detect import Span, encodable, legible, resolve, windows
+from pipeline.scrub.detect import Span, legible, resolve, windows
 
 _DULL = {entity: regex.compile(pattern) for entity, pattern in NOT_PERSONAL.items()}
 _MODEL = frozenset(("PERSON", "LOCATION", "ORGANIZATION", "NRP", "DATE_TIME"))  # what a policy may ask of any detector
@@ -53,7 +54,10 @@ class Engine:
 
     def find(self, texts: Sequence[str]) -> list[list[Span]]:
         """For each text its spans: sorted, non-overlapping."""
-        typed = [legible(encodable(text)) for text in texts]
+        return read(texts, self._find)
+
+    def _find(self, texts: list[str]) -> list[list[Span]]:
+        typed = [legible(text) for text in texts]
         seen = [recased(text) for text in typed]
         pieces = [(index, start, piece) for index, text in enumerate(seen) for start, piece in windows(text)]
         named = self._named([piece for _, _, piece in pieces])

@@ -19,7 +19,7 @@ from pipeline import corpus as corpora
 from pipeline import policy as policies
 from pipeline.errors import HushtuneError, InputError
 from pipeline.policy import Policy
-from pipeline.scrub import Detector, Span, _shards, detect, export, scrub
+from pipeline.scrub import Detector, Span, _reading, _shards, detect, export, scrub
 from pipeline.scrub.recall import covered
 from tests.formats import ENDINGS, write
 
@@ -91,6 +91,44 @@ def test_markup_quotes_directions_and_marks_hide_no_address(detector: Detector, 
     text = frame.format(value)
     start = text.index(value)
     assert covered(text, Span(start, start + len(value), "", 1), detector.find([text])[0])
+
+
+HIDDEN = [
+    ("Write to Agniesz\u200bka Kowalczyk today", "Agniesz\u200bka Kowalczyk"),
+    ("mail a\u200bnn.smith@exam\u2060ple.org now", "a\u200bnn.smith@exam\u2060ple.org"),
+    ("Anna\u00adKowal\u00adczyk phoned", "Anna\u00adKowal\u00adczyk"),
+    ("mail ann.smith&#64;example.org now", "ann.smith&#64;example.org"),
+    ("mail ann.smith&#x40;example&period;org now", "ann.smith&#x40;example&period;org"),
+    ("mail ann.smith%40example.org now", "ann.smith%40example.org"),
+    ("> mail ann.sm=\nith=40example.org now", "ann.sm=\nith=40example.org"),
+    ("mail ann.smith@\nexample.org now", "ann.smith@\nexample.org"),
+    ("Mr M&uuml;ller and Ms J&ouml;rgensen came", "J&ouml;rgensen"),
+    ("Mr S\u0301wie\u0328cicki came", "S\u0301wie\u0328cicki"),
+    ("card 4111\u00a01111\u00a01111\u00a01111 ok", "4111\u00a01111\u00a01111\u00a01111"),
+    ("ssn 078\u201105\u20111121 was", "078\u201105\u20111121"),
+    ("iban DE89\u202f3704\u202f0044\u202f0532\u202f0130\u202f00", "DE89\u202f3704\u202f0044\u202f0532\u202f0130\u202f00"),
+    ("we met Anna Kowal-\n> czyk there", "Anna Kowal-\n> czyk"),
+    ("ip 192[.]168[.]14[.]3 seen", "192[.]168[.]14[.]3"),
+]
+
+
+@pytest.mark.parametrize(("text", "value"), HIDDEN)
+def test_a_value_is_found_behind_what_hides_it(detector: Detector, text: str, value: str) -> None:
+    start = text.index(value)
+    assert covered(text, Span(start, start + len(value), "", 1), detector.find([text])[0])
+
+
+@given(st.text(st.one_of(st.characters(), st.sampled_from("a-\n=>&#6450;.[]%\u200b\u00ad\u0301\u00a0")), max_size=60))
+def test_a_text_as_it_is_read_maps_back_to_all_of_it(text: str) -> None:
+    seen, starts, ends = _reading.plain(text)
+    if starts is None or ends is None:
+        assert len(seen) == len(text)
+        return
+    assert len(seen) == len(starts) == len(ends)
+    assert list(starts) == sorted(starts)
+    assert all(0 <= start < end <= len(text) for start, end in zip(starts, ends, strict=True))
+    left = set(range(len(text))) - {at for pair in zip(starts, ends, strict=True) for at in range(*pair)}
+    assert not any(text[at].isalnum() for at in left)  # nothing that could be read is lost
 
 
 @pytest.mark.slow
