@@ -131,7 +131,9 @@ _PERSON = (
     ),
     Rule(r"(?i:\bcalls? (?:me|him|her)|\bknown as|\bnicknamed)[ ](?P<value>\p{Lu}[\p{L}'’-]+)", FAIR),
     Rule(rf"\b[Pp]atient[ ](?P<value>{_NAME}[ ]{_NAMES})", FAIR),
-    Rule(rf"(?<![\w.])(?:{_NAME}[ ]and[ ])?{_NAMES},?[ ](?:C\.?[ ]?J|J|JJ|L\.?J|LJJ|P\.?J|J\.?A)\b\.?(?!\w)", FAIR),  # judges
+    Rule(
+        rf"(?<![\w.])(?:{_NAME}[ ]and[ ])?{_NAMES},?[ ](?:C\.?[ ]?J|J|JJ|L\.?J|LJJ|P\.?J|J\.?A)\b\.?(?!\w|[ ]\p{{Lu}})", FAIR
+    ),  # judges
     Rule(rf"(?<!\w){_NAME}[ ][“\"‘'(]\p{{Lu}}[\p{{L}}'’ -]{{1,20}}[”\"’')][ ]{_NAMES}", FAIR),  # John “Jack” Kowalski
     Rule(rf"{_SAYS_NAME}\s{{1,12}}(?P<value>{_NAMES})(?=\s*(?:[.,;:!?)\n]|$))", FAIR),
     Rule(
@@ -163,13 +165,14 @@ _ORGANIZATION = (
     ),
     Rule(
         rf"(?<!\w)(?:\d{{1,3}}(?:st|nd|rd|th)[ ])?(?:\p{{Lu}}[\p{{L}}'’-]+[ ]){{0,4}}{_BODY}[ ](?:of|for|at|in)[ ]"
-        rf"(?:the[ ])?\p{{Lu}}[\p{{L}}'’-]+(?:[ ]\p{{Lu}}[\p{{L}}'’-]+){{0,2}}"
+        rf"(?:the[ ])?(?!(?i:{_MONTH}|{_WEEKDAY}\b))\p{{Lu}}[\p{{L}}'’-]+(?:[ ]\p{{Lu}}[\p{{L}}'’-]+){{0,2}}"
         rf"|(?<!\w)(?:\p{{Lu}}[\p{{L}}'’-]+[ ]){{1,5}}{_BODY}(?:[ ]No\.?[ ]?\d{{1,4}})?(?!\p{{L}})"
         rf"|(?<!\w){_BODY}[ ]No\.?[ ]?\d{{1,4}}(?!\w)",
         FAIR,
     ),
     Rule(
-        r"(?<!\w)\p{Lu}[\p{L}'’-]+[ ](?:(?:remand|district|regional|city|town|county|municipal|military|central)[ ])?"
+        r"(?<!\w)(?!(?:The|This|That|An?|Our|My|His|Her|Their|No|Any|In|At|By|For)\b)\p{Lu}[\p{L}'’-]+[ ]"
+        r"(?:(?:remand|district|regional|city|town|county|municipal|military|central)[ ])?"
         r"(?:police(?:[ ](?:station|department|force))?|prison|court|hospital|"
         r"prosecutor(?:['’]s[ ]office)?|detention[ ]cent(?:re|er))\b",
         FAIR,
