@@ -108,7 +108,7 @@ def scrub(
         "scrub": policy.scrub.model_dump(mode="json"),
         "probes": digest_file(probes) if probes else None,
         "rules": _rules(),
-        "key": fingerprint(secret) if secret and policy.scrub.operator in KEYED else None,
+        "key": fingerprint(secret) if secret else None,  # the operator's, or that of a column that is hashed
         "recognizers": digest_file(Path(policy.scrub.recognizers)) if policy.scrub.recognizers else None,
         "rescanned_by": other.name if other else None,
     }
