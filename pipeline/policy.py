@@ -57,9 +57,7 @@ class Data(Section):
     held_out: float = Field(default=0.1, gt=0, le=0.5, description="share of the units kept out of training, for the audit")
     max_tokens: int = Field(default=128, ge=8, description="tokens of a record that are trained on")
     overlong: Literal["cut", "refuse"] = Field(default="cut", description="what to do with records over max_tokens")
-    malformed: Literal["refuse", "skip"] = Field(
-        default="refuse", description="whether lines that are no records stop the run, all named at once, or are left out"
-    )
+    malformed: Literal["refuse", "skip"] = Field(default="refuse", description="what to do with lines that are no records")
 
     @field_validator("unit_pattern")
     @classmethod
