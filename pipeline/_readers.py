@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple, cast
 
 import pyarrow.parquet
 
-from pipeline._source import LONGEST, Source
+from pipeline._source import LONGEST, Malformed, Source
 
 _BROKEN = object()
 _QUOTE = "quote cells that hold separators, quotes or line ends."
@@ -31,26 +31,28 @@ class Row(NamedTuple):
 
 
 def rows(source: Source) -> Iterator[Row]:
-    """Yield the rows of a source in order.
+    """Yield the rows of a source in order; what is told to `source.refuse` is left out.
 
     Raises:
-        InputError: the file is damaged; the message names the line where that is known.
+        InputError: the file is damaged in such a way that its records cannot be told apart.
     """
     yield from {"json": _json, "csv": _csv, "text": _text, "parquet": _parquet}[source.format](source)
 
 
 def _json(source: Source) -> Iterator[Row]:
-    for number, line in source.lines():
+    for number, line in source.lines(each=True):
         if not line.strip():
             continue
         content: Any = _BROKEN
         with contextlib.suppress(ValueError, RecursionError):
             content = json.loads(line)
-        if content is _BROKEN:
-            raise source.error(number, "is not valid JSON: write one JSON object on each line.")
-        if not isinstance(content, dict):
-            raise source.error(number, "is not a JSON object: write one object with named columns on each line.")
-        yield Row(number, content)
+        if isinstance(content, dict):
+            yield Row(number, content)
+        elif content is _BROKEN:
+            source.refuse(Malformed(number, "not JSON", "is not valid JSON: write one JSON object on each line."))
+        else:
+            what = "is not a JSON object: write one object with named columns on each line."
+            source.refuse(Malformed(number, "not an object", what))
 
 
 def _csv(source: Source) -> Iterator[Row]:
@@ -70,7 +72,8 @@ def _csv(source: Source) -> Iterator[Row]:
         if not header:
             header = _header(source, start, cells)
         elif cells and len(cells) != len(header):
-            raise source.error(start, f"has {len(cells)} cells where the header has {len(header)}: {_QUOTE}")
+            what = f"has {len(cells)} cells where the header has {len(header)}: {_QUOTE}"
+            source.refuse(Malformed(start, "wrong number of cells", what))
         elif cells:
             yield Row(start, dict(zip(header, cells, strict=True)))
 

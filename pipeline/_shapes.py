@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from pipeline._readers import Row
-from pipeline._source import Source, named
-from pipeline.errors import InputError
+from pipeline._source import Malformed, Source, named
 from pipeline.policy import Data
 
 Shape = Literal["text", "completion", "chat"]
@@ -52,7 +51,7 @@ class Shaped(NamedTuple):
 
 
 class Shaper:
-    """Makes records out of rows. The first row settles the shape, the first kept one whether there are units."""
+    """Makes records out of rows. The first row that fits settles the shape, the first kept one whether there are units."""
 
     def __init__(self, source: Source, data: Data, *, with_columns: bool = False):
         if source.format == "text":  # its one column has no name that a policy could give
@@ -67,11 +66,13 @@ class Shaper:
         """The row's record, or why it is refused (it has no text).
 
         Raises:
-            InputError: a column is missing or holds what it cannot hold; the message names line and column.
+            Malformed: a column is missing or holds what it cannot hold; the message names line and column.
+            InputError: some records have a unit and this tells that others lack theirs: no record may stay, then.
         """
         self._rows += 1
-        self.shape = self.shape or self._choose(row)
-        parts = getattr(self, f"_{self.shape}")(row)
+        shape = self.shape or self._choose(row)
+        parts = getattr(self, f"_{shape}")(row)
+        self.shape = shape
         if isinstance(parts, str):
             return parts
         parts += self._further(row)
@@ -109,7 +110,8 @@ class Shaper:
             self._value(row, key)
         names = f"{self._data.text_column}, {self._data.prompt_column} and {self._data.completion_column}, or"
         there = named(list(row.values))
-        raise self._error(row, f"has none of the columns {names} {self._data.messages_column} ({there}): set data.text_column.")
+        what = f"has none of the columns {names} {self._data.messages_column} ({there}): set data.text_column."
+        raise Malformed(row.number, "missing column", what)
 
     def _explicit(self, key: str) -> bool:
         return getattr(self._data, key) != _DEFAULT[key]
@@ -129,17 +131,18 @@ class Shaper:
             with contextlib.suppress(ValueError, RecursionError):
                 messages = json.loads(text)
         if messages is not None and not isinstance(messages, list):
-            raise self._error(
-                row, f"column {self._data.messages_column} is not a list of messages: write [{{role, content}}, …]."
-            )
+            what = f"column {self._data.messages_column} is not a list of messages: write [{{role, content}}, …]."
+            raise Malformed(row.number, "bad messages", what)
         parts = tuple(self._message(row, at, message) for at, message in enumerate(messages or (), 1))
         return parts if any(part.text.strip() for part in parts) else "empty messages"
 
     def _message(self, row: Row, at: int, message: object) -> Part:
         if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
-            raise self._error(row, f"message {at} is not an object with role and content: write both for each message.")
+            what = f"message {at} is not an object with role and content: write both for each message."
+            raise Malformed(row.number, "bad messages", what)
         if message["role"] not in ROLES:
-            raise self._error(row, f"message {at} has an unknown role: the roles are {', '.join(ROLES)}.")
+            what = f"message {at} has an unknown role: the roles are {', '.join(ROLES)}."
+            raise Malformed(row.number, "bad messages", what)
         return Part(message["role"], self._checked(row, message["content"], f"the content of message {at}"))
 
     def _string(self, row: Row, key: str) -> str:
@@ -155,9 +158,10 @@ class Shaper:
         if value is None:
             return ""
         if not isinstance(value, str):
-            raise self._error(row, f"{what} holds {_kind(value)}, not text: write it as a string.")
+            raise Malformed(row.number, "not text", f"{what} holds {_kind(value)}, not text: write it as a string.")
         if not value.isascii() and _torn(value):
-            raise self._error(row, f"{what} holds half a character (a lone surrogate): export the data as valid Unicode.")
+            what = f"{what} holds half a character (a lone surrogate): export the data as valid Unicode."
+            raise Malformed(row.number, "half a character", what)
         return value
 
     def _label(self, row: Row, column: str) -> str | None:
@@ -175,28 +179,25 @@ class Shaper:
         if label is None and (self._explicit("unit_column") or self._pattern):
             if column not in row.values:
                 raise self._missing(row, column, "unit_column")
-            raise self._error(row, f"has no value in the unit column {column}: say whose record it is.")
+            raise Malformed(row.number, "no unit", f"has no value in the unit column {column}: say whose record it is.")
         self.has_units = label is not None if self.has_units is None else self.has_units
         if self.has_units and label is None:
-            raise self._error(row, f"has no {column} although earlier records have one: give every record a unit, or none.")
+            what = f"has no {column} although earlier records have one: give every record a unit, or none."
+            raise Malformed(row.number, "no unit", what)
         if not self.has_units and label is not None:
-            raise self._error(row, f"has a {column} although earlier records have none: give every record a unit, or none.")
+            what = f"has a {column} although earlier records have none: give every record a unit, or none."
+            raise self._source.error(row.number, what)
         if label is None or self._pattern is None:
             return label
         match = self._pattern.search(label)
         if match is None or not match[0]:
-            raise self._error(
-                row, f"column {column} holds nothing that data.unit_pattern matches: mend the pattern or the line."
-            )
+            what = f"column {column} holds nothing that data.unit_pattern matches: mend the pattern or the line."
+            raise Malformed(row.number, "no unit", what)
         return match[0]
 
-    def _missing(self, row: Row, column: str, key: str) -> InputError:
-        return self._error(
-            row, f"has no column {column} ({named(list(row.values))}): add it, or name the right one with data.{key}."
-        )
-
-    def _error(self, row: Row, what: str) -> InputError:
-        return self._source.error(row.number, what)
+    def _missing(self, row: Row, column: str, key: str) -> Malformed:
+        what = f"has no column {column} ({named(list(row.values))}): add it, or name the right one with data.{key}."
+        return Malformed(row.number, "missing column", what)
 
 
 def _kind(value: object) -> str:

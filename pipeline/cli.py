@@ -155,6 +155,7 @@ def _data_commands(commands) -> None:
         metavar="GOLD",
         help='lines of {"text","spans":[{"start","end","label"}]}, or what a review page saved',
     )
+    recall.add_argument("--run", metavar="RUN", help="keep a review's figures beside this run, for its report")
     _takes_policy(recall)
 
 
@@ -306,6 +307,7 @@ def _bench_commands(commands) -> None:
     scrub.add_argument(
         "--memory", type=int, action="append", metavar="N", help="peak memory of scrubbing N short records; may be repeated"
     )
+    scrub.add_argument("--gold", type=Path, metavar="GOLD", help="also compare what both ways find in a gold file")
 
     audit = _add(actions, "audit", "pipeline.commands.bench:audit", "exact ranking against scoring one by one")
     audit.add_argument(

@@ -13,14 +13,13 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from pipeline._readers import rows
 from pipeline._shapes import COLUMN, Part, Record, Shape, Shaper
-from pipeline._source import Source, check
+from pipeline._source import Malformed, Source, check
 from pipeline._tally import Tally
 from pipeline.errors import InputError, IntegrityError
 from pipeline.folders import Progress, Value, digest_file, silent, stage, write_lines
@@ -54,7 +53,8 @@ def read(data: Path, policy: Policy, folder: Path, *, progress: Progress = silen
     Args:
         data: the file; its ending names the format. Plain text is split at blank lines, or, where it has none, at line
             ends.
-        policy: `policy.data` names the columns, the pattern that finds the unit, and the limit.
+        policy: `policy.data` names the columns, the pattern that finds the unit, the limit, and what becomes of malformed
+            lines: all of them refused at once, or left out and counted.
         folder: the stage's folder; records.jsonl is written there (mode 0600).
         progress: told bytes read of bytes in the file, and the figure `records`.
         with_columns: keep the further columns of `policy.data.columns`, to write them out again; training never does.
@@ -69,7 +69,7 @@ def read(data: Path, policy: Policy, folder: Path, *, progress: Progress = silen
     """
     data, folder = Path(data), Path(folder)
     check(data)
-    chosen = policy.data.model_dump(mode="json", include={*_COLUMNS, "unit_pattern", "limit"})
+    chosen = policy.data.model_dump(mode="json", include={*_COLUMNS, "unit_pattern", "limit", "malformed"})
     inputs = {"stage": "corpus/1", "name": data.name, "data": digest_file(data), "columns": chosen}
     inputs["unit"] = policy.privacy.unit
     if with_columns:
@@ -128,14 +128,16 @@ def to_line(record: Record, shape: Shape) -> dict[str, Any]:
 
 def _corpus(path: Path, policy: Policy, folder: Path, scratch: Path, progress: Progress, with_columns: bool) -> Corpus:
     data = policy.data
-    refused: Counter[str] = Counter()
     columns = {getattr(data, key) for key in _COLUMNS} | (set(data.columns) if with_columns else set())
     with Source(path, scratch=scratch, columns=columns) as source, Tally(scratch) as tally:
         shaper = Shaper(source, data, with_columns=with_columns)
-        records = _records(source, shaper, tally, refused, progress)
+        records = _records(source, shaper, tally, progress)
         save_records(scratch / "records.jsonl", _first(records, data.limit))
+        refusal = source.refusal() if data.malformed == "refuse" else None
+        if refusal is not None:
+            raise refusal
         if not tally.records:
-            reasons = "".join(f", {count} refused ({reason})" for reason, count in sorted(refused.items()))
+            reasons = "".join(f", {count} refused ({reason})" for reason, count in sorted(source.refused.items()))
             raise InputError(f"{path} holds no record with text{reasons}: give a file that holds records.")
         if policy.privacy.unit == "person" and not shaper.has_units:
             raise InputError(
@@ -147,15 +149,19 @@ def _corpus(path: Path, policy: Policy, folder: Path, scratch: Path, progress: P
         return Corpus(
             folder=folder, source=path.name, shape=shaper.shape or "text", records=tally.records, units=units,
             characters=tally.characters, duplicates=tally.duplicates, largest_unit=largest,
-            has_units=bool(shaper.has_units), refused=dict(sorted(refused.items())), fingerprint=tally.fingerprint(),
+            has_units=bool(shaper.has_units), refused=dict(sorted(source.refused.items())), fingerprint=tally.fingerprint(),
         )  # fmt: skip
 
 
-def _records(source: Source, shaper: Shaper, tally: Tally, refused: Counter[str], progress: Progress) -> Iterator[Record]:
+def _records(source: Source, shaper: Shaper, tally: Tally, progress: Progress) -> Iterator[Record]:
     for row in rows(source):
-        shaped = shaper.shaped(row)
+        try:
+            shaped = shaper.shaped(row)
+        except Malformed as line:
+            source.refuse(line)
+            continue
         if isinstance(shaped, str):
-            refused[shaped] += 1
+            source.refused[shaped] += 1
             continue
         earlier = tally.add(shaped, row.number, has_units=bool(shaper.has_units))
         if earlier is not None:

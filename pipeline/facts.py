@@ -51,8 +51,13 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def for_report(folder: Path) -> dict[str, Any]:
-    """The facts that a report can hold: without the seconds of stages that only end after it is written."""
+    """The facts that a report can hold: without the seconds of stages that only end after it is written.
+
+    `review` is what a person who read records found (`pipeline.scrub.review.Reviewed`), where one did.
+    """
     facts = read(folder)
+    if (folder / "review.json").is_file():
+        facts["review"] = json.loads((folder / "review.json").read_text(encoding="utf-8"))
     facts["seconds"] = {stage: took for stage, took in facts["seconds"].items() if stage not in _AFTERWARDS}
     return facts
 

@@ -57,6 +57,7 @@ class Data(Section):
     held_out: float = Field(default=0.1, gt=0, le=0.5, description="share of the units kept out of training, for the audit")
     max_tokens: int = Field(default=128, ge=8, description="tokens of a record that are trained on")
     overlong: Literal["cut", "refuse"] = Field(default="cut", description="what to do with records over max_tokens")
+    malformed: Literal["refuse", "skip"] = Field(default="refuse", description="what to do with lines that are no records")
 
     @field_validator("unit_pattern")
     @classmethod
@@ -88,6 +89,9 @@ class Scrub(Section):
     rescan: Literal["auto", "off"] = Field(
         default="auto",
         description="scan the scrubbed records again with another detector than the one that scrubbed, where one is installed",
+    )
+    rescan_records: int | None = Field(
+        default=2000, ge=1, description="scrubbed records that are scanned again, drawn by their ids; null: all of them"
     )
     sample: int = Field(
         default=200, ge=0, description="records in which values are planted and detectors compared, to measure what is missed"

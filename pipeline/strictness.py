@@ -59,6 +59,11 @@ def _more(old: Any, new: Any) -> Direction:
     return "tighter" if new > old else "looser"
 
 
+def _further(old: Any, new: Any) -> Direction:
+    """More is tighter; None is all there is."""
+    return "looser" if _less(old, new) == "tighter" else "tighter"
+
+
 def _fewer(old: Any, new: Any) -> Direction:
     """A subset is tighter; another order changes nothing."""
     return _sets(set(new), set(old))
@@ -113,6 +118,7 @@ RULES: dict[str, Rule] = {
     "data.held_out": Rule(_free, "the share of units that is kept for the audit"),
     "data.max_tokens": Rule(_free, "how much of a record is trained on"),
     "data.overlong": Rule(_free, "what is done with long records"),
+    "data.malformed": Rule(_free, "what is done with lines that cannot be read"),
     "scrub.detector": Rule(_towards("fast", "default", "high_recall"), "what finds personal data"),
     "scrub.model": Rule(_same, "the model that finds personal data"),
     "scrub.language": Rule(_free, "the language of the data"),
@@ -124,6 +130,7 @@ RULES: dict[str, Rule] = {
     "scrub.consistency": Rule(_towards("corpus", "person"), "within what equal values stay recognisable as equal"),
     "scrub.locale": Rule(_free, "the language and country of surrogates"),
     "scrub.rescan": Rule(_towards("off", "auto"), "whether another detector scans what is left"),
+    "scrub.rescan_records": Rule(_further, "the scrubbed records that are scanned again"),
     "scrub.sample": Rule(_more, "the records on which misses are measured"),
     "scrub.allow": Rule(_fewer, "the words that are never replaced"),
     "scrub.deny": Rule(_wider, "the words that are always replaced"),

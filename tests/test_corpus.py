@@ -386,7 +386,7 @@ def test_a_bad_line_is_named(tmp_path, line, words):
     ("tail", "words"),
     [
         (b'{"text": "\xff"}', "line 7, is not UTF-8 text"),
-        (b'{"text": "\0"}', "is a binary file"),
+        (b'{"text": "\0"}', "line 7, holds NUL bytes"),
         (b'{"text": "' + b" " * 70_000 + b'\0"}', "line 7, holds NUL bytes"),
     ],
 )

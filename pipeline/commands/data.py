@@ -6,6 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from pipeline import runs
 from pipeline.commands.common import answer, columns, data_file, quiet, resolved_policy, watched
 from pipeline.errors import UsageError
 
@@ -59,6 +60,8 @@ def recall(arguments: argparse.Namespace) -> int:
 
     if is_ticks(arguments.gold):
         return _reviewed(arguments)
+    if arguments.run:
+        raise UsageError("--run is for the ticks of a review page: leave it out, or give the file that the page saved.")
     policy = resolved_policy(arguments)
     from pipeline.scrub.recall import measure
 
@@ -78,9 +81,9 @@ def recall(arguments: argparse.Namespace) -> int:
 
 
 def _reviewed(arguments: argparse.Namespace) -> int:
-    from pipeline.scrub.review import measure
+    from pipeline.scrub.review import keep, measure
 
-    found = measure(arguments.gold)
+    found = keep(arguments.gold, runs.find(arguments.home, arguments.run)) if arguments.run else measure(arguments.gold)
     rows = [
         ("recall", _share(found.recall), _share(found.recall_low)),
         ("precision", _share(found.precision), _share(found.precision_low)),

@@ -21,9 +21,10 @@ from pipeline.policy import Scrub
 from pipeline.scrub._models import Model, Rampart, given
 from pipeline.scrub._names import joined, listed, propagated, unknown
 from pipeline.scrub._patterns import NOT_PERSONAL
-from pipeline.scrub._recognisers import DENIED, recognisers
+from pipeline.scrub._reading import read
+from pipeline.scrub._recognisers import DENIED, recognisers, without
 from pipeline.scrub._words import recased, telling
-from pipeline.scrub.detect import Span, encodable, legible, resolve, windows
+from pipeline.scrub.detect import Span, legible, resolve, windows
 
 _DULL = {entity: regex.compile(pattern) for entity, pattern in NOT_PERSONAL.items()}
 _MODEL = frozenset(("PERSON", "LOCATION", "ORGANIZATION", "NRP", "DATE_TIME"))  # what a policy may ask of any detector
@@ -44,7 +45,7 @@ class Engine:
         self._models: list[Model] = [] if scrub.detector == "fast" else [given(scrub.model)]
         self._models += [Rampart()] if scrub.detector == "high_recall" else []
         found = _MODEL.union(*(model.entities for model in self._models))
-        self._recognisers = recognisers(scrub, frozenset(found))
+        self._recognisers = sorted(recognisers(scrub, frozenset(found)), key=lambda one: one.slow)
         self._entities = {*scrub.entities, *(one.entity for one in self._recognisers)}
         self._allowed = {word.casefold() for word in scrub.allow}
         self._minimum = scrub.minimum_score
@@ -53,7 +54,10 @@ class Engine:
 
     def find(self, texts: Sequence[str]) -> list[list[Span]]:
         """For each text its spans: sorted, non-overlapping."""
-        typed = [legible(encodable(text)) for text in texts]
+        return read(texts, self._find)
+
+    def _find(self, texts: list[str]) -> list[list[Span]]:
+        typed = [legible(text) for text in texts]
         seen = [recased(text) for text in typed]
         pieces = [(index, start, piece) for index, text in enumerate(seen) for start, piece in windows(text)]
         named = self._named([piece for _, _, piece in pieces])
@@ -77,9 +81,11 @@ class Engine:
         ]
 
     def _matched(self, typed: str, seen: str) -> list[Span]:
-        return [
-            span for one in self._recognisers for span in one.spans(typed if one.exact else seen) if span.score >= self._minimum
-        ]
+        found: list[Span] = []
+        for one in self._recognisers:
+            text = typed if one.exact else seen
+            found += [span for span in one.spans(without(text, found) if one.slow else text) if span.score >= self._minimum]
+        return found
 
     def _spread(self, text: str, spans: list[Span]) -> list[Span]:
         """The spans that count, and what follows from them: names joined, in lists, and again in the text."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.errors import PolicyError
+from pipeline.scrub._greedy import Greedy
 from pipeline.scrub.detect import MODEL, Span
 
 BATCH = 64
@@ -70,10 +71,11 @@ def given(model: str | None) -> Model:
 
 
 class Spacy:
-    """A spaCy pipeline, its named-entity pipe and what that listens to only."""
+    """A spaCy pipeline, its named-entity pipe and what that listens to only; the bundled one by `Greedy`."""
 
     def __init__(self, where: str | None):
         self._nlp = _bundled() if where is None else _installed(where)
+        self._greedy = Greedy(self._nlp) if where is None else None
         meta = self._nlp.meta
         self.name = f"{MODEL if where is None else meta['name']} {meta['version']}"
         labels: Sequence[str] = getattr(self._nlp.get_pipe("ner"), "labels", ()) if self._nlp.has_pipe("ner") else ()
@@ -83,12 +85,14 @@ class Spacy:
         """For each text its spans."""
         zone = self._nlp.memory_zone() if hasattr(self._nlp, "memory_zone") else nullcontext()
         with zone:  # or the vocabulary grows with every new word
-            return [[_labelled(one) for one in doc.ents] for doc in self._nlp.pipe(texts, batch_size=BATCH)]
+            if self._greedy is not None:
+                return [[_labelled(*one) for one in found] for found in self._greedy.find(texts)]
+            docs = self._nlp.pipe(texts, batch_size=BATCH)
+            return [[_labelled(one.start_char, one.end_char, one.label_) for one in doc.ents] for doc in docs]
 
 
-def _labelled(entity: Any) -> Span:
-    label: str = entity.label_
-    return Span(entity.start_char, entity.end_char, ENTITIES.get(label, label), SCORE)
+def _labelled(start: int, end: int, label: str) -> Span:
+    return Span(start, end, ENTITIES.get(label, label), SCORE)
 
 
 def _bundled() -> Any:

@@ -39,6 +39,8 @@ _LAST = regex.compile(rf"(?<=[\p{{Ll}},:(][ ]|\A){_ITEM}(?:,[ ](?:(?:and|or|&)[ 
 _TITLE = regex.compile(TITLE)
 _TOKEN = regex.compile(r"(?<![\w@.])\p{L}[\p{L}\p{M}'’-]{2,60}+(?![\w@])")
 _POSSESSIVE = regex.compile(r"['’][sS]?\Z")
+_POSSESSED, _NAMED = regex.compile(r"['’]s?\Z"), regex.compile(r"\p{Lu}[\p{L}\p{M}'’-]+")
+_OWNED = regex.compile(r"['’]s\Z")
 _WITHIN = regex.compile(r"[\p{Ll},;:(\"“][ ]\Z")
 
 
@@ -59,7 +61,7 @@ def _is_name(text: str, match: Any) -> bool:
     word = match.group()
     if word[:2].isupper():  # an abbreviation, or a word in capitals among others
         return False
-    plain = regex.sub(r"['’]s\Z", "", word).lower()
+    plain = _OWNED.sub("", word).lower()
     if plain in GIVEN:
         return True
     parts = [part for part in WORD.findall(word) if len(part) > 2]
@@ -124,9 +126,9 @@ def _repeats(text: str, strange: set[str], words: set[str]) -> Iterator[Span]:
 
 def _learn(value: str, strange: set[str], words: set[str]) -> None:
     title = _TITLE.match(value)
-    names = [name for name in regex.findall(r"\p{Lu}[\p{L}\p{M}'’-]+", value[title.end() if title else 0 :]) if len(name) > 2]
+    names = [name for name in _NAMED.findall(value[title.end() if title else 0 :]) if len(name) > 2]
     for name in names:
-        name = regex.sub(r"['’]s?\Z", "", name)
+        name = _POSSESSED.sub("", name)
         if name.lower() in _NEVER or len(name) < 3:
             continue
         if len(name) > 3 and not all(known(part) for part in WORD.findall(name) or [name]):

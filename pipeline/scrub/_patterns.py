@@ -7,17 +7,7 @@ group is the finding. Repetitions are bounded, so that no text makes a rule slow
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-STRONG, FAIR, WEAK = 0.9, 0.6, 0.05
-
-
-class Rule(NamedTuple):
-    """A regular expression and the score of its match."""
-
-    pattern: str
-    score: float
-
+from pipeline.scrub._secrets import FAIR, SECRETS, STRONG, WEAK, Rule
 
 # --- web -------------------------------------------------------------------------------------------------------------
 _TLD = (
@@ -32,7 +22,7 @@ _AT = r"(?:\(at\)|\[at\]|\{at\}|[ ]at[ ])"
 _DOT = r"(?:[ ]?(?:\(dot\)|\[dot\]|[ ]dot[ ]|\.)[ ]?)"
 
 _EMAIL = (
-    Rule(r"[\w.+%'&=~-]{1,128}[ ]?@[ ]?(?:[\w-]{1,63}\.){1,8}[\w-]{2,63}", 1.0),
+    Rule(r"[\w.+%'&=~-]{1,128}[ ]?@(?:[ ]|\r?\n(?:>[ ]?){0,9})?(?:[\w-]{1,63}\.){1,8}[\w-]{2,63}", 1.0),
     Rule(r"[\w.+%'&=~/-]{1,128}@\p{L}[\w-]{1,63}", STRONG),  # addresses of an intranet have no dot
     Rule(rf"(?i)(?<![\w.+-])[\w.+-]{{1,64}}[ ]?{_AT}[ ]?[\w-]{{1,63}}(?:{_DOT}[\w-]{{2,63}}){{0,3}}{_DOT}(?:{_TLD})\b", STRONG),
 )
@@ -89,10 +79,16 @@ _MONTH = (
 _CLOCK = r"(?:[ T,]{1,2}\d{1,2}:\d{2}(?::\d{2})?(?:[ ]?[AaPp]\.?[Mm]\b\.?)?)?"
 _DATE = (
     Rule(rf"(?<![\w/.-])\d{{1,4}}([/.-])\d{{1,2}}\1\d{{2,4}}{_CLOCK}(?![\w/]|[.-]\d)", FAIR),
+    Rule(
+        rf"(?i)\b(?:\d{{1,2}}(?:st|nd|rd|th)?(?:,[ ]|[ ]and[ ]|,[ ]and[ ]|[ ]to[ ]|[ ]?[-–][ ]?)){{1,4}}"
+        rf"\d{{1,2}}(?:st|nd|rd|th)?[ ](?:of[ ])?{_MONTH}(?:,?[ ]\d{{4}}\b)?",
+        FAIR,
+    ),
     Rule(rf"(?i)\b(?:{_WEEKDAY},?[ ]+)?\d{{1,2}}(?:st|nd|rd|th)?[ -](?:of[ ])?{_MONTH}(?:,?[ -]\d{{4}}\b|-\d{{2}}\b)?", FAIR),
     Rule(rf"(?i)\b(?:{_WEEKDAY},?[ ]+)?{_MONTH}[ ]+\d{{1,2}}(?:st|nd|rd|th)?\b(?:,?[ ]+\d{{4}}\b)?", FAIR),
     Rule(rf"(?i)\b(?:{_WEEKDAY},?[ ]+)?(?:{_MONTH}[ ]+)?{_MONTH}(?:,?[ ](?:of[ ])?)\d{{4}}\b", FAIR),
     Rule(rf"(?i)\b{_WEEKDAY}\b", FAIR),
+    Rule(r"(?i)(?<![\w.])\d{1,2}[.:]\d{2}[ ]?(?:hrs|hours)\b", FAIR),
     Rule(
         r"(?i)\b(?:in|since|until|till|of|from|and|between|by|before|after|during|early|late|mid|year|summer|autumn|spring|winter|"
         r"fall|to|for)[ -](?P<value>(?:19|20)\d{2}(?:[-/–]\d{2,4})?)(?![\w/-]|[.,]\d)",
@@ -107,7 +103,8 @@ _PARTICLE = r"(?:van|von|der|den|de|del|della|di|da|dos|la|le|el|al|bin|ibn|ben|
 _NAMES = rf"{_NAME}(?:[ \t]{{1,3}}(?:{_PARTICLE}[ \t]{{1,3}}){{0,2}}{_NAME}){{0,3}}"
 TITLE = (
     r"(?:(?i:mr|mrs|ms|miss|mx|dr|prof|rev|hon|capt|lt|sgt|messrs|mme|mlle|herr|frau)\b\.?"
-    r"|Professor|Doctor|Judge|Justice|Nurse|Sister|Father|Sir|Dame|Lady|Lord|Captain|Officer|Detective|Sergeant|Senator)"
+    r"|Professor|Doctor|Judge|Justice|Nurse|Sister|Father|Sir|Dame|Lady|Lord|Captain|Officer|Detective|Sergeant|Senator|"
+    r"Inspector|Constable|Garda|Agent|Attorney|Bishop|Rabbi|Pastor|Imam|Prince|Princess|Baron|Shri|Smt|Kumari)"
 )
 _SAYS_NAME = (
     r"(?i:\b(?:my name is|name's|this is|i am called|patient:|patient name:|(?:full |first |last |sur)?name:|attn:?|"
@@ -134,6 +131,10 @@ _PERSON = (
     ),
     Rule(r"(?i:\bcalls? (?:me|him|her)|\bknown as|\bnicknamed)[ ](?P<value>\p{Lu}[\p{L}'’-]+)", FAIR),
     Rule(rf"\b[Pp]atient[ ](?P<value>{_NAME}[ ]{_NAMES})", FAIR),
+    Rule(
+        rf"(?<![\w.])(?:{_NAME}[ ]and[ ])?{_NAMES},?[ ](?:C\.?[ ]?J|J|JJ|L\.?J|LJJ|P\.?J|J\.?A)\b\.?(?!\w|[ ]\p{{Lu}})", FAIR
+    ),  # judges
+    Rule(rf"(?<!\w){_NAME}[ ][“\"‘'(]\p{{Lu}}[\p{{L}}'’ -]{{1,20}}[”\"’')][ ]{_NAMES}", FAIR),  # John “Jack” Kowalski
     Rule(rf"{_SAYS_NAME}\s{{1,12}}(?P<value>{_NAMES})(?=\s*(?:[.,;:!?)\n]|$))", FAIR),
     Rule(
         r"(?i)\bname(?:'s| is|:)?[ ](?!(?:is|on|of|for|in|and|or|to|the|a|not|was|has)\b)"
@@ -151,7 +152,8 @@ _BODY = (  # public bodies: their place or kind in front tells who dealt with a 
     r"Prosecutor(?:['’]s[ ]Office)?|"
     r"Prosecutor['’]s[ ]Office|Bar(?:[ ]Association)?|Department|Directorate|Council|Municipality|"
     r"Commission|Committee|Agency|Office|"
-    r"Authority|Party|Union|Church|Parish|Army|Regiment|Command|Institute|Faculty|Hospital|Centre|Center|Newspaper|Times|Gazette)"
+    r"Authority|Party|Union|Church|Parish|Army|Regiment|Command|Institute|Faculty|Hospital|Centre|Center|Newspaper|Times|Gazette|"
+    r"Borough|District|Circuit|Diocese|Registry|Inspectorate|Chamber)"
 )
 _ORGANIZATION = (
     Rule(
@@ -162,8 +164,23 @@ _ORGANIZATION = (
         STRONG,
     ),
     Rule(
-        rf"(?<!\w)(?:\p{{Lu}}[\p{{L}}'’-]+[ ]){{1,5}}(?:{_BODY})(?:[ ]No\.?[ ]?\d{{1,4}})?(?!\p{{L}})"
-        rf"|(?<!\w)(?:{_BODY})[ ](?:of|for|at|in)[ ](?:the[ ])?\p{{Lu}}[\p{{L}}'’-]+(?:[ ]\p{{Lu}}[\p{{L}}'’-]+){{0,2}}",
+        rf"(?<!\w)(?:\d{{1,3}}(?:st|nd|rd|th)[ ])?(?:\p{{Lu}}[\p{{L}}'’-]+[ ]){{0,4}}{_BODY}[ ](?:of|for|at|in)[ ]"
+        rf"(?:the[ ])?(?!(?i:{_MONTH}|{_WEEKDAY}\b))\p{{Lu}}[\p{{L}}'’-]+(?:[ ]\p{{Lu}}[\p{{L}}'’-]+){{0,2}}"
+        rf"|(?<!\w)(?:\p{{Lu}}[\p{{L}}'’-]+[ ]){{1,5}}{_BODY}(?:[ ]No\.?[ ]?\d{{1,4}})?(?!\p{{L}})"
+        rf"|(?<!\w){_BODY}[ ]No\.?[ ]?\d{{1,4}}(?!\w)",
+        FAIR,
+    ),
+    Rule(
+        r"(?<!\w)(?!(?:The|This|That|An?|Our|My|His|Her|Their|No|Any|In|At|By|For)\b)\p{Lu}[\p{L}'’-]+[ ]"
+        r"(?:(?:remand|district|regional|city|town|county|municipal|military|central)[ ])?"
+        r"(?:police(?:[ ](?:station|department|force))?|prison|court|hospital|"
+        r"prosecutor(?:['’]s[ ]office)?|detention[ ]cent(?:re|er))\b",
+        FAIR,
+    ),
+    Rule(  # companies by the forms of other countries
+        r"(?<!\w)(?:\p{Lu}[\p{L}\d&.'’-]*[ ]|&[ ]|and[ ]){0,4}\p{Lu}[\p{L}\d.'’-]*,?[ ]"
+        r"(?:"
+        r"s\.r\.o|a\.s|sp\.[ ]?z[ ]?o\.o|d\.o\.o|S\.p\.A|S\.A|S\.r\.l|B\.V|N\.V|Kft|Oy|A/S|ApS|& Co|e\.V|Lda|Pty[ ]Ltd)\b\.?",
         FAIR,
     ),
     Rule(r"(?<!\w)\p{Lu}[\p{L}'’-]+,[ ]\p{Lu}[\p{L}'’-]+,?[ ](?:and|&)[ ]\p{Lu}[\p{L}'’-]+", FAIR),  # partners of a firm
@@ -190,6 +207,10 @@ _THREE_DIGITS = r"(?=[A-Za-z/.-]{0,8}\d[A-Za-z/.-]?\d[A-Za-z/.-]?\d)"
 _RECORD = (
     Rule(rf"{_KIND}{_NUMBERED}{_IS}{_CODE}", STRONG),
     Rule(rf"{_KIND}[ \t]*:?[ \t]*{_THREE_DIGITS}{_CODE}", FAIR),
+    Rule(rf"(?<!\w)(?i:nos?)\.[ ]?{_THREE_DIGITS}{_CODE}", FAIR),
+    Rule(r"(?<![\w/])(?:[A-Z]{1,4}/){1,3}\d{1,6}/\d{2,4}(?![\w/])", FAIR),
+    Rule(r"(?<![\w-])[A-Z]{2}\d{2}[ ]?[A-Z]{3}(?![\w-])", 0.4),  # plates of Great Britain
+    Rule(r"(?<![\w-])A[ -]?(?:\d{8,9}|\d{2,3}[ -]\d{3}[ -]\d{3})(?![\w-])", FAIR),  # U.S. registration of aliens
     Rule(rf"\b(?i:mrn|npi|dea|hcn|pnr|vin|crn|urn|ref|inv|tkt|rma|imei)\b\.?{_NUMBERED}?{_IS}{_THREE_DIGITS}{_CODE}", STRONG),
     Rule(r"(?<![\w-])[A-Z]{2,6}[-/]?(?:\d{2,4}[-/])?\d{4,12}(?:[-/]\d{1,6})?(?![\w-])", FAIR),
     Rule(r"(?<![\w-])\#[ ]?(?P<value>[A-Z]{0,4}-?\d{4,15}(?:-\d{1,8}){0,3})(?![\w-])", FAIR),
@@ -212,40 +233,6 @@ _RECORD = (
     ),
 )
 
-_SECRET = (
-    Rule(
-        r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----[\s\S]{1,8000}?(?:-----END [A-Z0-9 ]{1,40}-----|\Z)",
-        1.0,
-    ),
-    Rule(r"(?<![A-Za-z0-9])(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{16}(?![A-Za-z0-9])", 1.0),  # Amazon
-    Rule(r"(?<![A-Za-z0-9])(?:gh[pousr]_[A-Za-z0-9]{36,251}|github_pat_\w{22,255}|glpat-[\w-]{20,64})(?![A-Za-z0-9])", 1.0),
-    Rule(r"(?<![A-Za-z0-9])xox[abeoprs]-[A-Za-z0-9-]{10,250}", 1.0),  # Slack
-    Rule(r"(?<![A-Za-z0-9])AIza[\w-]{35}(?![\w-])", 1.0),  # Google
-    Rule(r"(?<![A-Za-z0-9])(?:[rsp]k_(?:live|test)_[A-Za-z0-9]{16,247}|whsec_[A-Za-z0-9+/=]{16,99})", 1.0),  # Stripe
-    Rule(
-        r"(?<![A-Za-z0-9])(?:sk-(?:ant-|proj-)?[\w-]{20,250}|hf_[A-Za-z0-9]{30,60}|npm_[A-Za-z0-9]{36}|pypi-[\w-]{50,250}|SG\.[\w-]{16,64}\.[\w-]{16,64})",
-        1.0,
-    ),
-    Rule(r"(?<![\w-])eyJ[\w-]{8,4000}\.eyJ[\w-]{8,8000}(?:\.[\w-]{0,2000})?", 1.0),  # JSON Web Tokens, RFC 7519
-    Rule(r"(?i)\b[a-z][a-z0-9+.-]{1,20}://[^\s:/@]{1,64}:(?P<value>[^\s@/]{1,128})@", 1.0),  # in a connection string
-    Rule(r"(?i)\b(?:authorization:?[ ]{0,4})?(?:bearer|basic)[ ]{1,4}(?P<value>[A-Za-z0-9._~+/-]{16,4000}={0,2})", STRONG),
-    Rule(
-        r"(?i)(?<![A-Za-z])(?:pass(?:word|wd|phrase|code)?|pwd|pw|secret|token|pin(?:[ ]code)?|otp|cvv2?|cvc|"
-        r"(?:api|access|secret|private|client|auth|encryption|account|storage)[ _-]?(?:key|secret|token))"
-        r"(?:[\"']?[ ]{0,3}(?::=|[:=]|=>)[ ]{0,3}|[ ](?:is|was|set to|changed to|reset to)[ :]{1,3})"
-        r"[\"'`<]?(?P<value>(?=[^\s]{0,40}[\d!@#$%^&*_+])[^\s\"'`<>,;]{3,512})",
-        STRONG,
-    ),
-    Rule(
-        r"(?i)(?<![A-Za-z])(?:password|passwd|pwd|pass)[\"']?[ ]{0,3}[:=][ ]{0,3}[\"'`]?(?P<value>[^\s\"'`<>,;]{4,128})", FAIR
-    ),
-    Rule(
-        r"(?<![A-Za-z0-9/+=_-])(?=[A-Za-z0-9/+=_-]{0,60}\d)(?=[A-Za-z0-9/+_-]{0,60}[a-z])(?=[A-Za-z0-9/+_-]{0,60}[A-Z])[A-Za-z0-9+_]{32,512}={0,2}(?![A-Za-z0-9/+=_-])",
-        FAIR,
-    ),
-    Rule(r"(?<![\w-])(?:[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}|[0-9A-F]{32}|[0-9A-F]{40}|[0-9A-F]{64})(?![\w-])", FAIR),
-    Rule(r"(?i)(?<![\w-])[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}(?![\w-])", FAIR),
-)
 _NUMBER_WORD = (
     r"(?:(?:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)(?:[ -](?:one|two|three|four|five|six|seven|eight|nine))?|"
     r"ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen|nineteen|one|two|three|four|five|six|seven|eight|nine)"
@@ -328,6 +315,12 @@ _ADDRESS = (
     Rule(r"(?i)(?<!\w)(?:p\.?[ ]?o\.?[ ]?box|(?:unit|psc|cmr)[ ]+\d{1,5},?[ ]+box)[ ]+\d{1,7}\b", STRONG),
     Rule(r"(?i)\b[adf]po,?[ ]+a[aep][ ]+\d{5}(?:-\d{4})?\b", STRONG),  # military post
     Rule(rf"(?<!\w){_UNIT}", FAIR),
+    Rule(  # roads that are known by a number
+        r"(?<!\w)(?:(?:North|South|East|West|[NSEW]\.)[ ])?\d{1,3}(?:st|nd|rd|th)[ ]"
+        r"(?:Street|Avenue|Road|Place|Drive|St\.|Ave\.)"
+        r"|(?<!\w)(?:County|State|Farm|Rural|Forest)[ ](?:Road|Route|Highway)[ ]\d{1,5}\b",
+        FAIR,
+    ),
     Rule(rf"(?<![\w-])(?:{_UK_POSTCODE}|[A-Z]{{2}}[ ]+\d{{5}}(?:-\d{{4}})?)(?![\w-])", FAIR),
 )
 
@@ -343,7 +336,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "PERSON": _PERSON,
     "ORGANIZATION": _ORGANIZATION,
     "RECORD_NUMBER": _RECORD,
-    "SECRET": _SECRET,
+    "SECRET": SECRETS,
     "AGE": _AGE,
     "STREET_ADDRESS": _ADDRESS,
 }

@@ -27,6 +27,7 @@ DENIED = "DENIED"  # the entity of the policy's deny list
 _REPLACED = {"EmailRecognizer", "UrlRecognizer", "PhoneRecognizer"}
 _EXACT = {"EMAIL_ADDRESS", "URL", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "US_SSN", "IP_ADDRESS", "RECORD_NUMBER", "SECRET"}
 _DIGIT, _PHONE = regex.compile(r"\d"), regex.compile(r"\d(?:\D{0,4}\d){6}")
+_NUMBER = regex.compile(r"[+(]{0,2}\d(?:[^\p{L}\n]{0,4}\d)*")  # with the digits that a phone number could go on with
 _NO_DIGITS = {"MAC_ADDRESS", "CRYPTO", "EMAIL_ADDRESS", "URL", "SECRET"}  # of all others a match holds a digit
 _RAISE, _AT_LEAST, _NEAR = 0.35, 0.4, 50  # Presidio's amounts; characters before a match in which a context word counts
 
@@ -35,7 +36,8 @@ class Recogniser(NamedTuple):
     """Finds one entity by patterns.
 
     `find` gives start, end and score; `needs` must be in the text or it is not looked at; `context` raises scores near it;
-    `exact` asks for the text as it was typed, not as `recased` shows it.
+    `exact` asks for the text as it was typed, not as `recased` shows it; one that is `slow` comes after the others and is
+    not shown the numbers that they found whole.
     """
 
     entity: str
@@ -43,6 +45,7 @@ class Recogniser(NamedTuple):
     needs: Any
     context: Any
     exact: bool
+    slow: bool = False
 
     def spans(self, text: str) -> Iterator[Span]:
         """What is found in a text."""
@@ -69,6 +72,17 @@ class _Numbers:
         return _PHONE.search(text) is not None and (len(text) < 200 or sum(map(str.isdigit, text)) < 0.35 * len(text))
 
 
+def without(text: str, found: Sequence[Span]) -> str:
+    """The text, of the same length, with a mark for each character of the numbers of which every digit was found."""
+    taken = {at for span in found for at in range(span.start, span.end)}
+
+    def masked(number: Any) -> str:
+        left = any(at not in taken for at in range(*number.span()) if text[at].isdigit())
+        return number.group() if left else "¦" * len(number.group())
+
+    return _NUMBER.sub(masked, text)
+
+
 def recognisers(scrub: Scrub, model: frozenset[str]) -> list[Recogniser]:
     """The recognisers for a policy's entities, its countries, its deny list and its YAML file.
 
@@ -86,7 +100,8 @@ def recognisers(scrub: Scrub, model: frozenset[str]) -> list[Recogniser]:
         )
     found = [_rules(entity) for entity in sorted(wanted & set(RULES))]
     if "PHONE_NUMBER" in wanted:
-        found.append(_presidio("PHONE_NUMBER", PhoneRecognizer(supported_language=scrub.language), _Numbers()))
+        phones = _presidio("PHONE_NUMBER", PhoneRecognizer(supported_language=scrub.language), _Numbers())
+        found.append(phones._replace(slow=True))  # it parses every number for eight countries
     for entity, kind in shipped:
         if entity in wanted:
             found.append(_presidio(entity, kind(supported_language=scrub.language), None if entity in _NO_DIGITS else _DIGIT))

@@ -6,6 +6,7 @@ StageError that names its kind only.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,7 @@ from pipeline.corpus import COLUMN, Part, Record, load_records, save_records
 from pipeline.errors import HushtuneError, StageError
 from pipeline.folders import Value, digest_file, write_json, write_text
 from pipeline.policy import Scrub
+from pipeline.scrub import quasi
 from pipeline.scrub._threads import threaded
 from pipeline.scrub.detect import Detector, Span, encodable, load, second
 from pipeline.scrub.keys import read_key
@@ -34,13 +36,15 @@ _HASHED = f"{COLUMN}hash:"
 class Counts(Value):
     """What one shard held: records, records changed, values found by entity, digest of each result file.
 
-    `residual` counts what another detector still finds in the scrubbed records, by entity; None where there is no other.
+    `residual` counts what another detector still finds, by entity, in the `rescanned` records that it read again; None where
+    there is no other.
     """
 
     records: int
     changed: int
     entities: dict[str, int]
     digests: dict[str, str]
+    rescanned: int = 0
     residual: dict[str, int] | None = None
 
     @property
@@ -76,6 +80,11 @@ def results(shard: Path) -> tuple[Path, Path]:
     return shard.with_suffix(".records.jsonl"), shard.with_suffix(".spans.jsonl")
 
 
+def quasi_file(shard: Path) -> Path:
+    """Where the digests of a shard's quasi-identifiers go."""
+    return shard.with_suffix(".quasi.jsonl")
+
+
 def done(shard: Path) -> Counts | None:
     """A shard's counts, if its results are there and whole."""
     marker = shard.with_suffix(".json")
@@ -83,18 +92,19 @@ def done(shard: Path) -> Counts | None:
         return None
     counts = Counts.model_validate_json(marker.read_text())
     whole = all(path.is_file() and digest_file(path) == counts.digests[path.name] for path in results(shard))
+    whole = whole and quasi_file(shard).is_file()
     return counts if whole else None
 
 
-def run(shard: Path, scrub: Scrub, key: Path | None = None) -> Counts:
-    """Scrub one shard; `key` is the file of the secret key, for operators that need one.
+def run(shard: Path, scrub: Scrub, key: Path | None = None, share: float = 1.0) -> Counts:
+    """Scrub one shard; `key` is the file of the secret key, for operators that need one, `share` of its records are re-scanned.
 
     Raises:
         PolicyError: the policy names an entity that no recogniser supports.
         StageError: anything else went wrong; the message names the kind of error and carries no text.
     """
     try:
-        return _run(shard, scrub, load(scrub), key)
+        return _run(shard, scrub, load(scrub), key, share)
     except HushtuneError:
         raise
     except Exception as error:
@@ -119,7 +129,7 @@ def probe(gold: Path | None, scrub: Scrub, source: Path) -> tuple[str, tuple[Rec
     raise StageError(f"The probes could not be measured ({kind}): write them again.")
 
 
-def _run(shard: Path, scrub: Scrub, detector: Detector, key: Path | None = None) -> Counts:
+def _run(shard: Path, scrub: Scrub, detector: Detector, key: Path | None = None, share: float = 1.0) -> Counts:
     records = list(load_records(shard))
     texts = [encodable(part.text) for record in records for part in record.parts]
     units = [record.unit for record in records for _ in record.parts]
@@ -127,7 +137,7 @@ def _run(shard: Path, scrub: Scrub, detector: Detector, key: Path | None = None)
     operate = operator(scrub.operator, key=read_key(key) if key else None, consistency=scrub.consistency, locale=scrub.locale)
     hashes = any(part.role.startswith(_HASHED) for record in records for part in record.parts)
     keyed = operator("hash", key=read_key(key) if key else None, consistency="corpus") if hashes else operate
-    scrubbed, lines, entities, changed, replaced = [], [], Counter[str](), 0, []
+    scrubbed, lines, entities, changed, replaced, again, left = [], [], Counter[str](), 0, [], 0, []
     for record in records:
         parts = list(islice(found, len(record.parts)))
         parts = [_ruled(part.role, text, spans) for part, (text, spans) in zip(record.parts, parts, strict=True)]
@@ -135,21 +145,30 @@ def _run(shard: Path, scrub: Scrub, detector: Detector, key: Path | None = None)
             replace(text, spans, keyed if part.role.startswith(_HASHED) else operate, record.unit)
             for part, (text, spans) in zip(record.parts, parts, strict=True)
         ]
-        replaced += new
+        if _drawn(record, share):
+            replaced += new
+            again += 1
         scrubbed.append(_with_texts(record, [text for text, _ in new]))
+        left.append(quasi.to_line(record.unit, quasi.features(scrubbed[-1], [places for _, places in new])))
         changed += any(spans for _, spans in parts)
         entities.update(span.entity for _, spans in parts for span in spans)
         lines.append(_line(record.id, [spans for _, spans in parts]))
     records_path, spans_path = results(shard)
     save_records(records_path, scrubbed)
     write_text(spans_path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    write_text(quasi_file(shard), "".join(left))
     digests = {path.name: digest_file(path) for path in (records_path, spans_path)}
     counts = Counts(
         records=len(records), changed=changed, entities=dict(sorted(entities.items())), digests=digests,
-        residual=_residual(replaced, scrub),
+        rescanned=again if second(scrub) else 0, residual=_residual(replaced, scrub),
     )  # fmt: skip
     write_json(shard.with_suffix(".json"), counts.model_dump(mode="json"))
     return counts
+
+
+def _drawn(record: Record, share: float) -> bool:
+    """Whether a record is re-scanned: by its id, so that a try that is taken up again draws the same."""
+    return int.from_bytes(hashlib.blake2b(record.id.encode(), digest_size=8).digest(), "big") < share * 2**64
 
 
 def _ruled(role: str, text: str, spans: list[Span]) -> tuple[str, list[Span]]:

@@ -80,7 +80,11 @@ class Independent:
 
     def find(self, texts: Sequence[str]) -> list[list[Span]]:
         """For each text its spans: sorted, non-overlapping."""
-        texts = [encodable(text) for text in texts]
+        from pipeline.scrub._reading import read
+
+        return read(texts, self._find)
+
+    def _find(self, texts: list[str]) -> list[list[Span]]:
         found = self._model.find(texts)
         return [
             resolve(text, [span for span in spans if span.entity in self._entities and span.score >= self._minimum])

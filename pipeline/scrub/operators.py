@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 
 from pipeline.errors import IntegrityError, PolicyError
+from pipeline.scrub._reading import plain
 from pipeline.scrub.detect import Span
 from pipeline.scrub.keys import derived
 
@@ -57,8 +58,8 @@ def operator(name: str, *, key: bytes | None = None, consistency: str = "person"
 
 
 def normalised(value: str) -> str:
-    """The spelling under which two values are the same: compatibility forms, case and blanks aside."""
-    return " ".join(unicodedata.normalize("NFKC", value).casefold().split())
+    """The spelling under which two values are the same: what hides it, compatibility forms, case and blanks aside."""
+    return " ".join(unicodedata.normalize("NFKC", plain(value)[0]).casefold().split())
 
 
 def hashed(key: bytes, value: str, entity: str, scope: str) -> str:

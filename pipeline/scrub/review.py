@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.corpus import Record, load_records
 from pipeline.errors import InputError
-from pipeline.folders import Value, digest_file, write_text
+from pipeline.folders import Value, digest_file, finished, write_json, write_text
 from pipeline.scrub.recall import lower_bound
 from pipeline.scrub.stage import Scrubbed
 
@@ -70,6 +70,28 @@ def measure(ticks: Path) -> Reviewed:
     Raises:
         InputError: the file is missing or is not what the page saves; the message quotes nothing of it.
     """
+    return _measured(ticks)[0]
+
+
+def keep(ticks: Path, run: Path) -> Reviewed:
+    """Measure, and write the figures into review.json of a run's folder, where its report finds them.
+
+    Raises:
+        InputError: as `measure`, or the page showed other records than those that the run was trained on.
+    """
+    found, seen = _measured(ticks)
+    scrubbed = finished(run / "scrubbed", Scrubbed)
+    if scrubbed is None or scrubbed.digest != seen:
+        raise InputError(
+            f"{ticks} is a review of other records than those of run {run.name}: scrub the run's data by the run's policy with "
+            "--sample, and review that page."
+        )
+    write_json(run / "review.json", found.model_dump(mode="json"))
+    return found
+
+
+def _measured(ticks: Path) -> tuple[Reviewed, str]:
+    """The figures, and the digest of the scrubbed records that the page belongs to."""
     content = None
     try:
         content = json.loads(ticks.read_text(encoding="utf-8"))
@@ -81,13 +103,14 @@ def measure(ticks: Path) -> Reviewed:
     if counts is None:
         raise InputError(f"{ticks} is not what a review page saves: save the page's ticks again.")
     right, wrong, missed = counts["found"] - counts["wrong"], counts["wrong"], counts["missed"]
-    return Reviewed(
+    found = Reviewed(
         records=counts["records"], right=right, wrong=wrong, missed=missed,
         precision=right / (right + wrong) if right + wrong else None,
         precision_low=lower_bound(right, right + wrong) if right + wrong else None,
         recall=right / (right + missed) if right + missed else None,
         recall_low=lower_bound(right, right + missed) if right + missed else None,
     )  # fmt: skip
+    return found, str((content or {}).get("digest"))
 
 
 def is_ticks(path: Path) -> bool:

@@ -20,7 +20,7 @@ from concurrent.futures.process import BrokenProcessPool
 from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.corpus import Corpus, Shape, load_records, to_line
 from pipeline.errors import IntegrityError, StageError, UsageError
@@ -31,11 +31,13 @@ from pipeline.scrub import _shards
 from pipeline.scrub.detect import MODEL, second
 from pipeline.scrub.keys import fingerprint, key_file, read_key
 from pipeline.scrub.operators import KEYED, operator
+from pipeline.scrub.quasi import Quasi
+from pipeline.scrub.quasi import count as count_quasi
 from pipeline.scrub.recall import Recall
 from pipeline.scrub.sampled import Sampled
 
 _Described = tuple[str, tuple[Recall, ...], Sampled | None]
-_Whole = tuple[list[_shards.Counts], str, tuple[Recall, ...], Sampled | None]
+_Whole = tuple[list[_shards.Counts], _Described, Quasi]
 _Finish = Callable[[Path, _shards.Counts], None]
 _Report = Callable[[list[_shards.Counts]], None]
 
@@ -48,9 +50,9 @@ class Scrubbed(Value):
 
     `changed` counts records in which something was found, `entities` the values found by type, `digest` is the SHA-256 of
     records.jsonl, `recall` was measured on the probes (by entity, and `ALL`; empty without probes), `seconds` is wall time.
-    `rescanned_by` names the other detector that read the scrubbed records, `residual` counts what it found there by entity;
-    both are None where the policy wants none or none is installed. `sampled` was measured on records of the corpus itself,
-    where there are probes.
+    `rescanned_by` names the other detector that read `rescanned` of the scrubbed records, drawn by their ids, `residual` counts
+    what it found there by entity; None where the policy wants none or none is installed. `sampled` was measured on records of
+    the corpus itself, where there are probes. `quasi` says how many people what remains singles out.
     """
 
     folder: Path
@@ -63,8 +65,10 @@ class Scrubbed(Value):
     recall: tuple[Recall, ...]
     seconds: float
     rescanned_by: str | None = None
+    rescanned: int = 0
     residual: dict[str, int] | None = None
     sampled: Sampled | None = None
+    quasi: Quasi | None = None
 
 
 def scrub(
@@ -104,7 +108,7 @@ def scrub(
         "scrub": policy.scrub.model_dump(mode="json"),
         "probes": digest_file(probes) if probes else None,
         "rules": _rules(),
-        "key": fingerprint(secret) if secret and policy.scrub.operator in KEYED else None,
+        "key": fingerprint(secret) if secret else None,  # the operator's, or that of a column that is hashed
         "recognizers": digest_file(Path(policy.scrub.recognizers)) if policy.scrub.recognizers else None,
         "rescanned_by": other.name if other else None,
     }
@@ -115,7 +119,10 @@ def scrub(
     def work(scratch: Path) -> Scrubbed:
         started = time.monotonic()
         processes = _processes(workers, corpus.records)
-        counts, detector, recall, sampled = _all(source, policy.scrub, scratch, probes, report, processes, key)
+        most = policy.scrub.rescan_records
+        share = 1.0 if most is None else min(1.0, most / max(corpus.records, 1))
+        run = _Run(source, policy.scrub, key, probes, share)
+        counts, (detector, recall, sampled), quasi = _all(run, scratch, report, processes)
         return Scrubbed(
             folder=folder,
             records=sum(count.records for count in counts),
@@ -127,8 +134,10 @@ def scrub(
             recall=recall,
             seconds=round(time.monotonic() - started, 3),
             rescanned_by=other.name if other else None,
+            rescanned=sum(count.rescanned for count in counts),
             residual=_sum(count.residual or {} for count in counts) if other else None,
             sampled=sampled,
+            quasi=quasi,
         )
 
     return stage(folder, Scrubbed, inputs, work)
@@ -172,12 +181,20 @@ def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     return dict(sorted(sum(map(Counter, counts), Counter[str]()).items()))
 
 
-def _all(
-    source: Path, scrub: Scrub, scratch: Path, probes: Path | None, report: _Report, processes: int, key: Path | None
-) -> _Whole:
+class _Run(NamedTuple):
+    """What every process is told: records, policy, key, probes, and the share of records that are re-scanned."""
+
+    source: Path
+    scrub: Scrub
+    key: Path | None
+    probes: Path | None
+    share: float
+
+
+def _all(run: _Run, scratch: Path, report: _Report, processes: int) -> _Whole:
     """Scrub every shard and join the results in `scratch`."""
     folder = private_folder(scratch / "shards")
-    shards = _shards.split(load_records(source), folder)
+    shards = _shards.split(load_records(run.source), folder)
     counts = {shard: count for shard in shards if (count := _shards.done(shard))}
 
     def finish(shard: Path, count: _shards.Counts) -> None:
@@ -186,30 +203,27 @@ def _all(
 
     todo = [shard for shard in shards if shard not in counts]
     work = _in_processes if processes > 1 else _here
-    detector, recall, sampled = work(todo, source, scrub, key, probes, finish, min(processes, max(len(todo), 1)))
+    described = work(todo, run, finish, min(processes, max(len(todo), 1)))
     for name, index in (("records.jsonl", 0), ("spans.jsonl", 1)):
         write_lines(scratch / name, _lines(_shards.results(shard)[index] for shard in shards))
+    quasi = count_quasi([_shards.quasi_file(shard) for shard in shards], scratch)
     shutil.rmtree(folder)
-    return [counts[shard] for shard in shards], detector, recall, sampled
+    return [counts[shard] for shard in shards], described, quasi
 
 
-def _here(
-    todo: list[Path], source: Path, scrub: Scrub, key: Path | None, probes: Path | None, finish: _Finish, processes: int
-) -> _Described:
-    described = _shards.probe(probes, scrub, source)
+def _here(todo: list[Path], run: _Run, finish: _Finish, processes: int) -> _Described:
+    described = _shards.probe(run.probes, run.scrub, run.source)
     for shard in todo:
-        finish(shard, _shards.run(shard, scrub, key))
+        finish(shard, _shards.run(shard, run.scrub, run.key, run.share))
     return described
 
 
-def _in_processes(
-    todo: list[Path], source: Path, scrub: Scrub, key: Path | None, probes: Path | None, finish: _Finish, processes: int
-) -> _Described:
+def _in_processes(todo: list[Path], run: _Run, finish: _Finish, processes: int) -> _Described:
     """The same in processes with a detector each. They are spawned: a fork would copy locks that other threads hold."""
     pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
     try:
-        probe = pool.submit(_shards.probe, probes, scrub, source)
-        futures = {pool.submit(_shards.run, shard, scrub, key): shard for shard in todo}
+        probe = pool.submit(_shards.probe, run.probes, run.scrub, run.source)
+        futures = {pool.submit(_shards.run, shard, run.scrub, run.key, run.share): shard for shard in todo}
         waiting: list[Future[Any]] = [probe, *futures]
         for future in as_completed(waiting):
             result = future.result()  # a wrong policy or probe file stops the work at once

@@ -17,6 +17,7 @@ from typing import Any
 
 from pipeline.errors import PolicyError
 from pipeline.scrub import _dates
+from pipeline.scrub._reading import plain
 from pipeline.scrub.keys import derived
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
@@ -59,6 +60,9 @@ class Surrogates:
 
     def __call__(self, value: str, entity: str, unit: str) -> str:
         """The surrogate of a value: of its kind and form, never the value itself."""
+        from pipeline.scrub.operators import normalised
+
+        value = plain(value)[0]
         scope = "" if self._everywhere else unit
         if entity in _WHOLE:
             return f"<{entity}>"
@@ -67,7 +71,7 @@ class Surrogates:
         make = getattr(self, f"_{entity.lower()}", self._pattern)
         for attempt in range(20):
             new = make(value, scope, f"{entity} {attempt}")
-            if new.casefold() != value.casefold():
+            if normalised(new) != normalised(value):
                 return new
         return f"<{entity}>"  # nothing in it could change: a value of marks alone
 

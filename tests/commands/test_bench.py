@@ -67,9 +67,16 @@ def test_an_unknown_shape_is_refused(what: str, capsys: pytest.CaptureFixture[st
 def test_scrubbing_is_timed_against_a_plain_loop(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tmp_path / "data.jsonl"
     data.write_text("".join(json.dumps({"text": f"Ann Sample wrote from ann{n}@example.org."}) + "\n" for n in range(4)))
-    assert cli.main(["bench", "scrub", str(data), "--rounds", "1", "--records", "3", "--json"]) == 0
+    text = "Write to Ann Sample at ann@example.org."
+    gold = tmp_path / "gold.jsonl"
+    spans = [{"start": 9, "end": 19, "label": "PERSON"}, {"start": 23, "end": 38, "label": "EMAIL"}]
+    gold.write_text(json.dumps({"text": text, "spans": spans}) + "\n")
+    command = ["bench", "scrub", str(data), "--rounds", "1", "--records", "3", "--gold", str(gold), "--json"]
+    assert cli.main(command) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(found["seconds"]) == {"plain", "one core", "two cores"}
     assert found["records"] == 3
     assert found["covered"] == 1.0
+    assert found["gold"]["ours"]["recall"] == {"EMAIL": 1.0, "PERSON": 1.0}
+    assert set(found["gold"]["plain"]) == {"token_recall", "token_precision", "recall"}
     assert found["ratios"]["one core"] == pytest.approx(found["seconds"]["plain"] / found["seconds"]["one core"])

@@ -66,3 +66,21 @@ def write(path: Path, content: dict) -> Path:
     """A policy file."""
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
+
+
+def files(folder: Path) -> list[Path]:
+    """All files below a folder."""
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def holding(folder: Path, word: str) -> list[Path]:
+    """The files below a folder that hold a word."""
+    return [path for path in files(folder) if word.encode() in content(path)]
+
+
+def content(path: Path) -> bytes:
+    """What a file holds: nothing if it went since it was listed, as a closing database's own log files do."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""

@@ -79,4 +79,4 @@ def test_is_one_sentence_with_code_2_and_leaves_nothing(name, hushtune, place, t
     assert SENTINEL not in captured.err + captured.out
     assert json.loads(captured.out.splitlines()[-1])["error"] == sentence.removeprefix("hushtune: ")
     assert list(home.rglob("*")) in ([], [home / "runs"])
-    assert not [path for path in prefect_home.rglob("*") if path.is_file() and SENTINEL.encode() in path.read_bytes()]
+    assert line.holding(prefect_home, SENTINEL) == []

@@ -16,7 +16,7 @@ import pytest
 from pipeline import cli
 from pipeline.errors import StageError
 from pipeline.ledger import Ledger
-from tests.flows.line import ADDRESS, OPEN_GATES, SENTINEL
+from tests.flows.line import ADDRESS, OPEN_GATES, SENTINEL, files, holding
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,22 +35,6 @@ sys.exit(cli.main(sys.argv[1:]))
 
 def arguments(place: Path, policy: str, *more: str) -> list[str]:
     return ["run", str(place / "data.jsonl"), "--policy", str(place / f"{policy}.yaml"), "--home", str(place / "home"), *more]
-
-
-def files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
-
-
-def holding(folder: Path, word: str) -> list[Path]:
-    return [path for path in files(folder) if word.encode() in content(path)]
-
-
-def content(path: Path) -> bytes:
-    """What a file holds: nothing if it went since it was listed, as a closing database's own log files do."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
 
 
 def written(home: Path) -> dict[Path, int]:

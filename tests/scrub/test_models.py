@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -46,6 +49,29 @@ def test_a_transformers_model_by_path(policy: Policy, tmp_path: Path) -> None:
     model.classifier.bias.data[1] = 9.0  # calls every word a person
     model.save_pretrained(tmp_path)
     assert find(policy, "we met Zorg", model=f"transformers:{tmp_path}")[0][1] == "PERSON"
+
+
+def test_a_gliner_model_by_path_is_asked_for_the_usual_entities(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in for the library, whose models are too large to test with."""
+
+    class Stand:
+        @classmethod
+        def from_pretrained(cls, where: str, *, local_files_only: bool) -> Stand:
+            assert (where, local_files_only) == (str(tmp_path), True)
+            return cls()
+
+        def predict_entities(self, text: str, labels: list[str], threshold: float) -> list[dict[str, object]]:
+            assert "person" in labels
+            at = text.find("zorg")
+            return [{"start": at, "end": at + 4, "label": "person", "score": 0.77}] if at >= 0 else []
+
+    module = ModuleType("gliner")
+    module.GLiNER = Stand  # type: ignore[attr-defined]
+    module.__spec__ = ModuleSpec("gliner", None)
+    monkeypatch.setitem(sys.modules, "gliner", module)
+    assert find(policy, "We met 3 of zorg", model=f"gliner:{tmp_path}") == [("zorg", "PERSON")]
 
 
 @pytest.mark.parametrize(

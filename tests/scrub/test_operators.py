@@ -159,3 +159,17 @@ def test_a_locale_without_surrogates_is_refused() -> None:
 @given(st.text(max_size=30), st.sampled_from([entity for _, entity, _ in FORMS] + ["PERSON", "LOCATION", "DATE_TIME", "X"]))
 def test_a_surrogate_is_never_its_value(value: str, entity: str) -> None:
     assert made("surrogate")(value, entity, "u").casefold() != value.casefold() or not value
+
+
+@pytest.mark.parametrize("name", ["hash", "surrogate"])
+@pytest.mark.parametrize("hidden", ["M&uuml;ller", "Mu\u0308ller", "Mü\u200bller", "MÜLLER"])
+def test_a_hidden_spelling_of_a_value_gets_the_same_replacement(name: str, hidden: str) -> None:
+    operate = made(name)
+    assert operate(hidden, "PERSON", "u").casefold() == operate("Müller", "PERSON", "u").casefold()
+    assert operate(hidden, "PERSON", "u").casefold() != operate("Miller", "PERSON", "u").casefold()
+
+
+def test_a_surrogate_is_never_the_value_in_another_spelling(monkeypatch: pytest.MonkeyPatch) -> None:
+    surrogates = Surrogates(KEY, locale="en_US", everywhere=True)
+    monkeypatch.setattr(surrogates, "_person", lambda value, scope, kind: "ＳＭＩＴＨ" if kind.endswith(" 0") else "Rowe")
+    assert surrogates("Smith", "PERSON", "u") == "Rowe"

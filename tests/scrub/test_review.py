@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import stat
+import subprocess
+import time
+import urllib.request
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipeline import facts
 from pipeline.corpus import Corpus
 from pipeline.errors import InputError
 from pipeline.policy import Policy
@@ -56,6 +62,75 @@ def test_the_page_marks_what_was_replaced_and_reaches_for_nothing(page: Path) ->
     assert "https:" not in text
 
 
+IN_PAGE = """(async () => {
+  let saved; URL.createObjectURL = blob => { saved = blob; return 'data:,'; };
+  HTMLAnchorElement.prototype.click = () => {};
+  const section = document.querySelectorAll('section')[1], text = section.querySelector('p.text');
+  section.querySelector('.read').click(); section.querySelector('[data-wrong]').click();
+  const last = text.lastChild, at = last.textContent.indexOf('today'), range = document.createRange();
+  range.setStart(last, at); range.setEnd(last, at + 5);
+  getSelection().removeAllRanges(); getSelection().addRange(range);
+  document.getElementById('miss').click(); document.getElementById('save').click();
+  return await saved.text();
+})()"""
+
+
+def evaluated(socket: Any, expression: str) -> dict[str, Any]:
+    parameters = {"expression": expression, "awaitPromise": True, "returnByValue": True}
+    socket.send(json.dumps({"id": 1, "method": "Runtime.evaluate", "params": parameters}))
+    answer = json.loads(socket.recv(timeout=20)).get("result", {})
+    assert "exceptionDetails" not in answer, answer
+    return answer.get("result", {})
+
+
+def in_browser(browser: str, page: Path, script: str) -> str:
+    """What a script returns in a page, in a headless browser driven by its debugging protocol."""
+    from websockets.sync.client import connect
+
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--remote-debugging-port=0",
+        f"--user-data-dir={page.parent / 'b'}",
+    ]
+    process = subprocess.Popen([browser, *options, page.as_uri()], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stderr is not None
+        line = next(line for line in process.stderr if "DevTools listening on" in line)
+        port = re.search(r"ws://127.0.0.1:(\d+)/", line)
+        assert port is not None
+        while True:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/json") as answer:
+                tabs = [one for one in json.load(answer) if one["type"] == "page" and one["url"] == page.as_uri()]
+            if tabs:
+                break
+            time.sleep(0.1)
+        with connect(tabs[0]["webSocketDebuggerUrl"]) as socket:
+            while (evaluated(socket, "document.querySelectorAll('section').length").get("value") or 0) < 5:
+                time.sleep(0.1)  # an evaluation during the navigation fails
+            return evaluated(socket, script)["value"]
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium to open the page in")
+def test_what_is_ticked_in_a_browser_is_what_is_saved(page: Path, tmp_path: Path) -> None:
+    saved = in_browser(str(shutil.which("chromium")), page, IN_PAGE)
+    (tmp_path / "t.json").write_text(saved)
+    found = review.measure(tmp_path / "t.json")
+    assert found.records == 1
+    assert (found.wrong, found.missed) == (1, 1)
+    row = json.loads(saved)["records"][1]
+    text = '<script>alert(1)</script> & "mail" 🎉 ann0@example.org today'
+    assert row["read"] is True
+    assert [text[start:end] for _, start, end in row["missed"]] == ["today"]  # characters, not UTF-16 units, tags left out
+    assert found.right == row["found"] - 1
+    assert "today" not in saved
+
+
 def ticks(path: Path, *rows: tuple[int, list[int], int, bool]) -> Path:
     records = [{"found": n, "wrong": wrong, "missed": [[0, 1, 2]] * missed, "read": read} for n, wrong, missed, read in rows]
     path.write_text(json.dumps({"kind": "hushtune review/1", "digest": "x", "records": records}))
@@ -82,3 +157,20 @@ def test_ticks_of_spans_that_are_not_there_are_refused(tmp_path: Path) -> None:
     for wrong in ([3], [-1], [0, 0]):
         with pytest.raises(InputError):
             review.measure(ticks(tmp_path / "t.json", (3, wrong, 0, True)))
+
+
+def test_a_review_is_kept_beside_the_run_whose_records_it_saw(
+    read: Callable[..., Corpus], policy: Policy, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    scrubbed = scrub(read(["mail ann@example.org"]), policy, run / "scrubbed", probes=None)
+    path = ticks(tmp_path / "t.json", (1, [], 1, True))
+    with pytest.raises(InputError, match="other records"):
+        review.keep(path, run)
+    assert not (run / "review.json").exists()
+    path.write_text(path.read_text().replace('"x"', json.dumps(scrubbed.digest)))
+    found = review.keep(path, run)
+    (run / "facts.json").write_text('{"seconds": {}}')
+    assert facts.for_report(run)["review"] == found.model_dump(mode="json")
+    assert found.recall == 0.5

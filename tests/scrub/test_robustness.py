@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import io
 import json
 import logging
+import random
 import time
 from pathlib import Path
 
-import pyarrow
-import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline import cli
@@ -21,8 +19,9 @@ from pipeline import corpus as corpora
 from pipeline import policy as policies
 from pipeline.errors import HushtuneError, InputError
 from pipeline.policy import Policy
-from pipeline.scrub import Detector, Span, _shards, detect, export, scrub
+from pipeline.scrub import Detector, Span, _reading, _shards, detect, export, scrub
 from pipeline.scrub.recall import covered
+from tests.formats import ENDINGS, write
 
 SENTINEL = "quux4711"
 
@@ -94,6 +93,44 @@ def test_markup_quotes_directions_and_marks_hide_no_address(detector: Detector, 
     assert covered(text, Span(start, start + len(value), "", 1), detector.find([text])[0])
 
 
+HIDDEN = [
+    ("Write to Agniesz\u200bka Kowalczyk today", "Agniesz\u200bka Kowalczyk"),
+    ("mail a\u200bnn.smith@exam\u2060ple.org now", "a\u200bnn.smith@exam\u2060ple.org"),
+    ("Anna\u00adKowal\u00adczyk phoned", "Anna\u00adKowal\u00adczyk"),
+    ("mail ann.smith&#64;example.org now", "ann.smith&#64;example.org"),
+    ("mail ann.smith&#x40;example&period;org now", "ann.smith&#x40;example&period;org"),
+    ("mail ann.smith%40example.org now", "ann.smith%40example.org"),
+    ("> mail ann.sm=\nith=40example.org now", "ann.sm=\nith=40example.org"),
+    ("mail ann.smith@\nexample.org now", "ann.smith@\nexample.org"),
+    ("Mr M&uuml;ller and Ms J&ouml;rgensen came", "J&ouml;rgensen"),
+    ("Mr S\u0301wie\u0328cicki came", "S\u0301wie\u0328cicki"),
+    ("card 4111\u00a01111\u00a01111\u00a01111 ok", "4111\u00a01111\u00a01111\u00a01111"),
+    ("ssn 078\u201105\u20111121 was", "078\u201105\u20111121"),
+    ("iban DE89\u202f3704\u202f0044\u202f0532\u202f0130\u202f00", "DE89\u202f3704\u202f0044\u202f0532\u202f0130\u202f00"),
+    ("we met Anna Kowal-\n> czyk there", "Anna Kowal-\n> czyk"),
+    ("ip 192[.]168[.]14[.]3 seen", "192[.]168[.]14[.]3"),
+]
+
+
+@pytest.mark.parametrize(("text", "value"), HIDDEN)
+def test_a_value_is_found_behind_what_hides_it(detector: Detector, text: str, value: str) -> None:
+    start = text.index(value)
+    assert covered(text, Span(start, start + len(value), "", 1), detector.find([text])[0])
+
+
+@given(st.text(st.one_of(st.characters(), st.sampled_from("a-\n=>&#6450;.[]%\u200b\u00ad\u0301\u00a0")), max_size=60))
+def test_a_text_as_it_is_read_maps_back_to_all_of_it(text: str) -> None:
+    seen, starts, ends = _reading.plain(text)
+    if starts is None or ends is None:
+        assert len(seen) == len(text)
+        return
+    assert len(seen) == len(starts) == len(ends)
+    assert list(starts) == sorted(starts)
+    assert all(0 <= start < end <= len(text) for start, end in zip(starts, ends, strict=True))
+    left = set(range(len(text))) - {at for pair in zip(starts, ends, strict=True) for at in range(*pair)}
+    assert not any(text[at].isalnum() for at in left)  # nothing that could be read is lost
+
+
 @pytest.mark.slow
 def test_a_record_of_ten_megabytes_is_scrubbed(tmp_path: Path, policy: Policy) -> None:
     line = "We met on the way and spoke of the weather, which was fine. Write to ann{}@example.org soon.\n"
@@ -124,7 +161,7 @@ _LINES = st.one_of(
 
 @pytest.mark.parametrize("ending", [".jsonl", ".csv", ".txt", ".parquet"])
 def test_malformed_files_are_refused_by_name_or_read_whole(tmp_path_factory, policy: Policy, ending: str) -> None:
-    @settings(max_examples=250, deadline=None)  # of up to ten lines, in four formats: some 5,000 lines in all
+    @settings(max_examples=100, deadline=None)
     @given(st.lists(_LINES, max_size=10))
     def check(lines: list[bytes]) -> None:
         folder = tmp_path_factory.mktemp("malformed")
@@ -142,31 +179,57 @@ def test_malformed_files_are_refused_by_name_or_read_whole(tmp_path_factory, pol
         else:
             kept = sum(1 for _ in corpora.load_records(corpus.folder / "records.jsonl"))
             assert kept == corpus.records > 0
-            if ending == ".jsonl":  # every line that holds something is a record or a counted refusal
-                filled = sum(bool(line.decode(errors="replace").strip()) for line in b"\n".join(lines).split(b"\n"))
-                assert corpus.records + sum(corpus.refused.values()) == filled
 
     check()
 
 
+def _malformed(line: bytes) -> bool:
+    """Whether a line, by its own lights, is neither blank nor a record with a text, or an empty one."""
+    try:
+        text = line.decode()
+        if not text.strip():
+            return False
+        row = json.loads(text)
+        row["text"].encode() if row["text"] is not None else None
+        return not isinstance(row["text"], str | None) or "\0" in text
+    except (ValueError, TypeError, KeyError, AttributeError):  # UnicodeError is a ValueError
+        return True
+
+
+def test_ten_thousand_malformed_lines_are_counted_named_and_cost_no_good_one(tmp_path_factory, policy: Policy) -> None:
+    """Lines of every bad kind among good ones: refused together, or left out one by one while every good one stays."""
+    bad = _LINES.map(lambda line: line.replace(b"\n", b" ").replace(b"\r", b" ")).filter(_malformed)
+    seen = 0
+
+    @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.lists(bad, min_size=20, max_size=20), st.randoms(use_true_random=False))
+    def check(some: list[bytes], rng: random.Random) -> None:
+        nonlocal seen
+        folder = tmp_path_factory.mktemp("malformed")
+        data = folder / "data.jsonl"
+        good = [json.dumps({"id": f"g{number}", "text": f"good {number}"}).encode() for number in range(10)]
+        lines = [*some * 10, *good]
+        rng.shuffle(lines)
+        data.write_bytes(b"\n".join(lines))
+        wrong = [number for number, line in enumerate(lines, 1) if _malformed(line)]
+        seen += len(wrong)
+        with pytest.raises(InputError) as caught:
+            corpora.read(data, policy, folder / "corpus")
+        named = ", ".join(map(str, wrong[:3]))
+        assert f"line {wrong[0]}, " in str(caught.value)
+        assert f"in all 200 lines ({named}, …) cannot be read" in str(caught.value)
+        assert not list(folder.glob("corpus*"))
+        corpus = corpora.read(data, policy.override(data__malformed="skip"), folder / "corpus")
+        assert corpus.records == 10
+        assert sum(corpus.refused.values()) == len(wrong) == 200
+        kept = {record.id for record in corpora.load_records(corpus.folder / "records.jsonl")}
+        assert kept == {f"g{number}" for number in range(10)}
+
+    check()
+    assert seen >= 10_000
+
+
 # --- the sentinel ----------------------------------------------------------------------------------------------------
-
-
-def _write(path: Path, rows: list[dict]) -> Path:
-    """The rows in the format of the path's ending."""
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".parquet"):
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-        return path
-    if name.endswith(".jsonl"):
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-    elif name.endswith(".csv"):
-        cells = [list(rows[0]), *(list(row.values()) for row in rows)]
-        text = "".join(",".join('"{}"'.format(str(cell).replace('"', '""')) for cell in line) + "\n" for line in cells)
-    else:
-        text = "\n\n".join(row["text"] for row in rows)
-    path.write_bytes(gzip.compress(text.encode()) if path.name.endswith(".gz") else text.encode())
-    return path
 
 
 _SHAPES: dict[str, list[dict]] = {
@@ -185,7 +248,7 @@ class Broken:
         raise ValueError(f"cannot read {texts[0]!r}")
 
 
-@pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz", ".csv", ".parquet", ".txt"])
+@pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("shape", list(_SHAPES))
 @pytest.mark.parametrize("broken", ["read", "detect", "replace", "export", "nothing"])
 def test_a_sentinel_in_any_field_surfaces_nowhere_whatever_fails(
@@ -200,11 +263,9 @@ def test_a_sentinel_in_any_field_surfaces_nowhere_whatever_fails(
         pytest.skip("plain text has no columns")
     caplog.set_level(logging.DEBUG)
     rows = _SHAPES[shape]
-    if ending == ".csv":
-        rows = [{key: json.dumps(cell) if isinstance(cell, list) else cell for key, cell in row.items()} for row in rows]
     inputs, outputs = tmp_path / "in", tmp_path / "out"
     inputs.mkdir(), outputs.mkdir()
-    data = _write(inputs / f"data{ending}", rows)
+    data = write(inputs / f"data{ending}", rows)
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError(f"failed at {rows}")
@@ -250,12 +311,12 @@ def test_the_search_would_see_a_sentinel(tmp_path: Path) -> None:
     """The control: a library's own error does quote the text."""
     with pytest.raises(ValueError, match=SENTINEL):
         Broken().find([SENTINEL])
-    assert SENTINEL in _write(tmp_path / "data.jsonl", _SHAPES["chat"]).read_text()
+    assert SENTINEL in write(tmp_path / "data.jsonl", _SHAPES["chat"]).read_text()
 
 
 def test_a_stage_error_names_a_kind_and_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = policies.load("default").override(scrub__rescan="off")
-    data = _write(tmp_path / "data.jsonl", _SHAPES["text"])
+    data = write(tmp_path / "data.jsonl", _SHAPES["text"])
     corpus = corpora.read(data, policy, tmp_path / "corpus")
     monkeypatch.setattr(_shards, "load", lambda scrub: Broken())
     with pytest.raises(HushtuneError) as caught:

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 from faker import Faker
 
+from pipeline import corpus as corpora
 from pipeline.corpus import Corpus, Part, Record, load_records
 from pipeline.errors import HushtuneError, InputError, IntegrityError, PolicyError, StageError, UsageError
 from pipeline.folders import digest_file
 from pipeline.policy import Policy
-from pipeline.scrub import Detector, Scrubbed, Span, _shards, export, scrub
+from pipeline.scrub import Detector, Scrubbed, Span, _shards, detect, export, scrub
 from pipeline.scrub import stage as stage_module
+from pipeline.scrub.keys import key_file
 from pipeline.scrub.probes import write_probes
 
 SENTINEL = "quux4711"
@@ -95,6 +97,16 @@ def test_spans_point_into_the_original_parts(read: Reader, policy: Policy, tmp_p
     assert scrubbed.changed == 1
 
 
+def test_the_share_that_is_scanned_again_is_drawn_by_id_and_counted(read: Reader, policy: Policy, tmp_path: Path) -> None:
+    if detect.second(policy.scrub) is None:
+        pytest.skip("no second detector is installed")
+    corpus = read([f"order {number}, thanks" for number in range(60)])
+    rules = policy.override(scrub__rescan_records=20, scrub__detector="fast")
+    first, again = (scrub(corpus, rules, tmp_path / name, probes=None, workers=1) for name in ("one", "two"))
+    assert 8 <= first.rescanned == again.rescanned <= 34  # binomial: 20 expected of 60
+    assert scrub(corpus, rules.override(scrub__rescan="off"), tmp_path / "off", probes=None).rescanned == 0
+
+
 def test_one_process_and_two_give_the_same_bytes(
     read: Reader, policy: Policy, tmp_path: Path, emails: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +150,35 @@ def test_a_crash_loses_only_the_shard_at_hand(
     assert scrubbed.digest == whole.digest
     assert scrubbed.entities == whole.entities
     assert not (scrubbed.folder / "shards").exists()
+
+
+@pytest.mark.parametrize("operator", ["hash", "surrogate", "placeholder"])
+def test_a_run_that_is_taken_up_with_another_key_starts_again(
+    operator: str, policy: Policy, tmp_path: Path, small_shards: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or one half of the replacements would not agree with the other. With `placeholder`, only a column needs the key."""
+    quick = policy.override(
+        scrub__operator=operator, scrub__detector="fast", scrub__rescan="off", data__columns={"ward": "hash"}
+    )
+    lines = [{"id": f"r{n}", "text": f"ask ann@example.org {n}", "ward": "West"} for n in range(12)]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    corpus = corpora.read(tmp_path / "data.jsonl", quick, tmp_path / "corpus", with_columns=True)
+    old, new = (key_file(tmp_path / name) for name in ("old", "new"))
+    work, done = _shards._run, []
+
+    def crash(shard: Path, *rest: object) -> _shards.Counts:
+        if len(done) == 2:
+            raise MemoryError
+        done.append(shard)
+        return work(shard, *rest)
+
+    monkeypatch.setattr(_shards, "_run", crash)
+    with pytest.raises(StageError):
+        scrub(corpus, quick, tmp_path / "scrubbed", probes=None, workers=1, key=old)
+    monkeypatch.setattr(_shards, "_run", work)
+    resumed = scrub(corpus, quick, tmp_path / "scrubbed", probes=None, workers=1, key=new)
+    assert resumed.digest == scrub(corpus, quick, tmp_path / "fresh", probes=None, workers=1, key=new).digest
+    assert resumed.digest != scrub(corpus, quick, tmp_path / "other", probes=None, workers=1, key=old).digest
 
 
 def test_the_same_inputs_are_not_scrubbed_twice(
