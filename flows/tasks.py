@@ -207,7 +207,7 @@ def report(
     judged = digest([evidence.digest, verdict.model_dump(mode="json"), trained.adapter_digest, rules.digest])
     # A report that may be part of a release already stays as it is, or the release would be made twice.
     if not (path.exists() and marker.exists() and marker.read_text() == judged):
-        known = facts.for_report(run.folder)
+        known = facts.for_report(run.folder) | reports.keep(run.folder, run.home, rules, corpus, trained, verdict)
         content = reports.build(rules, corpus, scrubbed, planted, trained, evidence, verdict, standing, known)
         path = reports.write(content, run.folder / "report")
         write_text(marker, judged)

@@ -145,16 +145,19 @@ def report(arguments: argparse.Namespace) -> int:
     from pipeline.scrub import Scrubbed
     from pipeline.train.loop import Trained
 
+    rules = policies.load(folder / "policy.json")
+    corpus, trained = stored(folder, "corpus", Corpus), stored(folder, "trained", Trained)
+    verdict = _json(folder / "verdict.json", gates.Verdict)
     content = reports.build(
-        policies.load(folder / "policy.json"),
-        stored(folder, "corpus", Corpus),
+        rules,
+        corpus,
         stored(folder, "scrubbed", Scrubbed),
         stored(folder, "planted", Planted),
-        stored(folder, "trained", Trained),
+        trained,
         stored(folder, "evidence", Evidence),
-        _json(folder / "verdict.json", gates.Verdict),
+        verdict,
         _json(folder / "standing.json", Standing),
-        facts.for_report(folder),
+        facts.for_report(folder) | reports.keep(folder, folder.parent.parent, rules, corpus, trained, verdict),
     )
     path = reports.write(content, private_folder(folder / "report"))
     answer(arguments, {"run": folder.name, "report": str(path)}, str(path))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pipeline.report.build import SCHEMA, build
 from pipeline.report.card import card
+from pipeline.report.context import keep
 from pipeline.report.render import render, write
 
-__all__ = ["SCHEMA", "build", "card", "render", "write"]
+__all__ = ["SCHEMA", "build", "card", "keep", "render", "write"]

@@ -11,8 +11,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel
 
-from pipeline.report.attacks import usable
 from pipeline.report.build import plain_value
+from pipeline.report.figures import usable
 from pipeline.report.formats import FORMATS, show
 
 # The identifiers of the Hub that base models of this size carry; anything else is "other" with its name beside it.
