@@ -19,6 +19,7 @@ from pipeline.report import attacks, sections, training
 from pipeline.report.coverage import coverage
 from pipeline.report.exposure import canaries
 from pipeline.report.figures import figures
+from pipeline.report.formats import plural
 from pipeline.report.leaks import extraction
 from pipeline.report.promise import promise
 from pipeline.report.scrubbing import scrubbing
@@ -92,6 +93,7 @@ def build(
         "extraction": extraction(stages),
         "utility": utility(stages),
         "figures": figures(stages),
+        "evidence_text": f"{plural(len(stages['evidence']['figures']), 'figure')} by name, each with its method",
         "reproduce": sections.reproduce(stages, policy.digest),
     }
     content["reproduce"]["changes"] = sections.changes(stages, content)

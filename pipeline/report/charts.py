@@ -33,6 +33,7 @@ from pipeline.report.svg import (
 )
 
 _STRIP = (260, 26)
+_KINDS = 14  # that are drawn; the table beside has all
 
 
 def pictures(content: dict[str, Any]) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def _gate(gate: dict[str, Any], index: int) -> Markup:
 
 def _entities(section: dict[str, Any]) -> Markup | None:
     """Kinds in rows: how many were replaced, and beside it recall on planted values with its lower bound."""
-    rows = section["entities"]
+    rows = [row for row in section["entities"] if row["count"]][:_KINDS]
     if not rows:
         return None
     step, top, bottom = 22, 20, 22

@@ -16,7 +16,8 @@ from pipeline.report.names import entity as kind_name
 
 NOTE = (
     "This is evidence for a human decision, sorted by what eight frameworks ask about. Covered: the evidence is in this "
-    "report. Partly: some of it is, or the rest is for people to add. Not: this report holds none. No row says that a duty is met."
+    "report. Partly: some of it is, or the rest is for people to add. Not: this report holds none. No row says that a duty is "
+    "met."
 )
 
 
@@ -38,11 +39,13 @@ def _framework(framework: Framework, content: Mapping[str, Any]) -> dict[str, An
     rows = [_row(row, content) for row in framework.rows]
     if framework.key == "hipaa":
         rows += [_identifier(letter, what, kinds, content) for letter, what, kinds in IDENTIFIERS]
+    counts = {status: sum(row["status"] == status for row in rows) for status in ("covered", "partly", "not")}
     return {
         "key": framework.key,
         "title": framework.title,
         "source": framework.source,
-        "counts": {status: sum(row["status"] == status for row in rows) for status in ("covered", "partly", "not")},
+        "sum": ", ".join(f"{number} {status}" for status, number in counts.items()),
+        "counts": counts,
         "rows": rows,
     }
 

@@ -47,6 +47,9 @@ def canaries(stages: Stages) -> dict[str, Any]:
         "control": _summary(outside),
         "series": {"planted": inside, "control": outside},
         "ladder": _ladder(stages),
+        "ladder_how": "A second family of secrets looks like personal data, as a value that scrubbing missed would, and stands "
+        "in one, four or sixteen records or as many as the policy says. More copies are learned better: what counts is how far "
+        "this model stays below what ε allows, and below a model without privacy.",
         "ladder_picture": {"title": "Exposure by number of copies", "alt": _ladder_alt(_ladder(stages))},
         "picture": {
             "title": "Exposure of planted secrets",

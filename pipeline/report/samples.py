@@ -1,13 +1,14 @@
 """A few texts that the released model writes after neutral prompts, each checked before anybody sees it.
 
-A text is withheld if the policy's detector finds a personal value in it, or if it repeats six words in a row of any record.
-What is shown is computed from the released weights alone, so ε covers it; which ones are withheld depends on the records too.
+Whatever the policy's detector finds in a text is replaced by the name of its kind, and a text that then still repeats six
+words in a row of any record is withheld. What is shown is computed from the released weights alone, so ε covers it; which
+ones are withheld depends on the records too.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from pipeline.corpus import load_records
 from pipeline.policy import Policy
 
 if TYPE_CHECKING:
+    from pipeline.scrub.detect import Span
     from pipeline.train.loop import Trained
 
 PROMPTS = ("Dear", "Thank you for", "The", "Please")
@@ -53,15 +55,28 @@ def draw(trained: Trained, policy: Policy, records: Path) -> dict[str, Any]:
     ]
     detector = load(policy.scrub)
     whole = [prompt + text for prompt, text in zip(PROMPTS, texts, strict=True)]
-    found = [bool(spans) for spans in detector.find(whole)]
-    said = repeated(whole, (part.text for record in load_records(records) for part in record.parts))
-    rows = [_row(*row) for row in zip(PROMPTS, texts, found, said, strict=True)]
+    shown = [_replaced(text, spans) for text, spans in zip(whole, detector.find(whole), strict=True)]
+    said = repeated(shown, (part.text for record in load_records(records) for part in record.parts))
+    rows = [
+        {"prompt": prompt, "text": None if again else " ".join(text.split()), "why": _WHY if again else ""}
+        for prompt, text, again in zip(PROMPTS, shown, said, strict=True)
+    ]
     return {"shown": True, "checked_by": detector.name, "samples": rows}
 
 
-def _row(prompt: str, text: str, personal: bool, repeats: bool) -> dict[str, Any]:
-    why = "a personal value was found in it" if personal else "it repeats words of a record" if repeats else ""
-    return {"prompt": prompt, "text": None if why else " ".join(text.split()), "why": why}
+_WHY = "it repeats words of a record"
+
+
+def _replaced(text: str, spans: Sequence[Span]) -> str:
+    """The text with what was found in it replaced by the name of its kind.
+
+    >>> from pipeline.scrub.detect import Span
+    >>> _replaced("Dear Ann Lee,", [Span(5, 12, "PERSON", 0.9)])
+    'Dear <PERSON>,'
+    """
+    for span in sorted(spans, reverse=True):
+        text = f"{text[: span.start]}<{span.entity}>{text[span.end :]}"
+    return re.sub(r"<+(\w+)>+", r"<\1>", text)  # the model has learned such names itself
 
 
 def repeated(texts: Iterable[str], records: Iterable[str]) -> list[bool]:

@@ -42,7 +42,9 @@ def _samples(stages: Stages) -> dict[str, Any]:
         text = "No text of the model is shown: it is not released, or its texts could not be checked."
     else:
         text = (
-            f"Written by the model after neutral prompts and checked by the detector {kept['checked_by']} and against every "
-            f"record of the data; {withheld} of {len(kept['samples'])} withheld. They show its manner, not its worth."
+            f"Written by the model after neutral prompts. What the detector {kept['checked_by']} finds in a text is replaced "
+            f"by the name of its kind, and a text that repeats words of a record is withheld: {withheld} of "
+            f"{len(kept['samples'])}. "
+            "They show its manner, not its worth."
         )
     return {"text": text, "withheld": withheld, **kept}
