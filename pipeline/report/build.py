@@ -22,12 +22,12 @@ from pipeline.report.figures import figures
 from pipeline.report.formats import plural
 from pipeline.report.leaks import extraction
 from pipeline.report.promise import promise
+from pipeline.report.schema import SCHEMA
 from pipeline.report.scrubbing import scrubbing
 from pipeline.report.utility import utility
 from pipeline.report.verdict import missing
 from pipeline.report.verdict import verdict as judged
 
-SCHEMA = "hushtune-report/1"
 Source = BaseModel | Mapping[str, Any]
 
 

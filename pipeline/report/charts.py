@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from pipeline.report.curves import budget, course, exposure, ladder
 from pipeline.report.figures import usable
-from pipeline.report.formats import count, number, show
+from pipeline.report.formats import count, number, plain, show
 from pipeline.report.svg import (
     ACCENT,
     BAD,
@@ -203,3 +203,31 @@ def _perplexity(section: dict[str, Any]) -> Markup | None:
         words.set_gid(at(f"/utility/{key}/value"))
     axis.axis("off")
     return inline(figure, "perplexity", section["picture"]["title"], section["picture"]["alt"])
+
+
+def trends(content: dict[str, Any]) -> dict[str, list[Markup]]:
+    """For the page of all releases: by name, a small picture a gate, what was judged from version to version."""
+    with matplotlib.rc_context(settings()):
+        return {
+            shelf["name"]: [_trend(gate, f"trend-{row}-{index}") for index, gate in enumerate(shelf["gates"])]
+            for row, shelf in enumerate(content["shelves"])
+        }
+
+
+def _trend(gate: dict[str, Any], key: str) -> Markup:
+    points = [point for point in gate["points"] if point["bound"] is not None]
+    figure, (axis,) = canvas(40, (6, 6, 248, 28), width=260)
+    values = [point["bound"] for point in points]
+    span = [gate["limit"], *values]
+    room = 0.15 * (max(span) - min(span)) or 0.1 * abs(gate["limit"]) or 1.0
+    axis.set(xlim=(-0.5, max(0.5, len(points) - 0.5)), ylim=(min(span) - room, max(span) + room))
+    axis.axis("off")
+    low, high = (gate["limit"], max(span) + room) if gate["rule"] == "at_least" else (min(span) - room, gate["limit"])
+    axis.axhspan(low, high, color=BAND, linewidth=0)
+    axis.axhline(gate["limit"], color=INK, linewidth=1.2)
+    inside = [value >= gate["limit"] if gate["rule"] == "at_least" else value <= gate["limit"] for value in values]
+    axis.plot(range(len(values)), values, color=MUTED, linewidth=1.2)
+    for place, (value, holds) in enumerate(zip(values, inside, strict=True)):
+        axis.plot(place, value, "o" if holds else "D", color=GOOD if holds else BAD, markersize=6, markeredgewidth=0)
+    said = ", ".join(f"version {point['version']} {show(point['bound'], gate['format'])}" for point in points) or "not measured"
+    return inline(figure, key, gate["title"], f"{gate['title']} by version: {said}. Limit: {plain(gate['limit'])}.")

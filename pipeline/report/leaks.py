@@ -21,6 +21,7 @@ _WAYS = {
     "games.reconstruction": "Removed values, at their own place",
     "games.inference": "Removed values, told from others of their kind",
 }
+_RISK = ("exposure.first", "residual.risk")
 _GAMES = ("sampling", "reconstruction", "inference")
 
 
@@ -40,7 +41,7 @@ def extraction(stages: Stages) -> dict[str, Any]:
         "attacks": [row for row in rows if any(row[key] for key in _SIDES)],
         "kinds": _kinds(stages),
         "left": figure(stages, "games.values_left_in_training"),
-        "risk": [found for name in names if "risk" in name.split(".")[0] and (found := figure(stages, name))],
+        "risk": [found for name in names if name in _RISK and (found := figure(stages, name))],
     }
 
 

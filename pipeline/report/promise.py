@@ -64,8 +64,9 @@ def _brief(unit: str, epsilon: float, scrubbing: dict[str, Any]) -> dict[str, st
     if overall and overall["low"] is not None:
         missed = f"(of values planted to test it, it finds at least {percent(overall['low'])})"
     return {
-        "promised": f"What anyone who has this model can learn of any one {unit} is limited, by proof: ε = {upper(epsilon)}, so "
-        f"that the odds of any guess about it change by a factor of at most {factor}, apart from δ. {_strength(epsilon)}",
+        "promised": f"What anyone who has this model can learn of any one {unit} is limited, by proof: "
+        f"ε = {upper(epsilon)}, so that the odds of any guess about it change by a factor of at most {factor}, apart from δ. "
+        f"{_strength(epsilon)}",
         "not_promised": f"That the scrubber found everything {missed}; that what many {unit}s have in common stays hidden; "
         "anything about the statistics in this report, which are computed without noise.",
     }

@@ -1,0 +1,60 @@
+"""The report as PDF, by WeasyPrint (the extra `pdf`): the page's own print style, in its light colours.
+
+WeasyPrint knows no CSS variables inside SVG, so the pictures get the print colours written out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UsageError
+from pipeline.folders import write_bytes
+from pipeline.report.render import JSON_NAME, render
+
+PDF_NAME = "report.pdf"
+
+
+def write_pdf(folder: Path) -> Path:
+    """Write report.pdf beside the report.json of a report's folder, from that JSON; returns its path.
+
+    Raises:
+        UsageError: WeasyPrint, or a library that it needs, is not installed.
+    """
+    content = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
+    write_bytes(folder / PDF_NAME, pdf(content))
+    return folder / PDF_NAME
+
+
+def pdf(content: dict[str, Any]) -> bytes:
+    """The bytes of a report's PDF; the same each time for the same content and version of WeasyPrint."""
+    try:
+        import weasyprint
+    except (ImportError, OSError) as error:
+        raise UsageError(
+            f"A PDF needs WeasyPrint and the Pango library ({type(error).__name__} on import): "
+            "pip install 'hushtune[pdf]', or print report.html from a browser."
+        ) from None
+    page = _coloured(render(content), _print_colours())
+    return weasyprint.HTML(string=page, url_fetcher=_nothing).write_pdf(uncompressed_pdf=False)
+
+
+def _nothing(url: str, *_: Any, **__: Any) -> Any:
+    """A report loads nothing, and neither does its printing."""
+    raise ValueError(f"A report asks for nothing, and this one asked for something of {len(url)} characters.")
+
+
+def _print_colours() -> dict[str, str]:
+    style = files("pipeline.report").joinpath("templates/print.css").read_text(encoding="utf-8")
+    return dict(re.findall(r"--(\w+): (#[0-9a-f]{3,6});", style))
+
+
+def _coloured(page: str, colours: dict[str, str]) -> str:
+    def spelled(picture: re.Match[str]) -> str:
+        return re.sub(r"var\(--(\w+)\)", lambda name: colours[name[1]], picture[0])
+
+    page = re.sub(r"<svg.*?</svg>", spelled, page, flags=re.DOTALL)
+    return page.replace('<link rel="icon" href="data:,">', "")
