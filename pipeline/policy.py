@@ -57,6 +57,7 @@ class Data(Section):
     held_out: float = Field(default=0.1, gt=0, le=0.5, description="share of the units kept out of training, for the audit")
     max_tokens: int = Field(default=128, ge=8, description="tokens of a record that are trained on")
     overlong: Literal["cut", "refuse"] = Field(default="cut", description="what to do with records over max_tokens")
+    provenance: str | None = Field(None, max_length=600, description="source, purpose and basis of the data, for the report")
 
     @field_validator("unit_pattern")
     @classmethod

@@ -113,6 +113,7 @@ RULES: dict[str, Rule] = {
     "data.held_out": Rule(_free, "the share of units that is kept for the audit"),
     "data.max_tokens": Rule(_free, "how much of a record is trained on"),
     "data.overlong": Rule(_free, "what is done with long records"),
+    "data.provenance": Rule(_free, "what is said of where the data comes from"),
     "scrub.detector": Rule(_towards("fast", "default", "high_recall"), "what finds personal data"),
     "scrub.model": Rule(_same, "the model that finds personal data"),
     "scrub.language": Rule(_free, "the language of the data"),

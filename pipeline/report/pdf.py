@@ -38,8 +38,12 @@ def pdf(content: dict[str, Any]) -> bytes:
             f"A PDF needs WeasyPrint and the Pango library ({type(error).__name__} on import): "
             "pip install 'hushtune[pdf]', or print report.html from a browser."
         ) from None
-    page = _coloured(render(content), _print_colours())
-    return weasyprint.HTML(string=page, url_fetcher=_nothing).write_pdf(uncompressed_pdf=False)
+    return weasyprint.HTML(string=printable(content), url_fetcher=_nothing).write_pdf()
+
+
+def printable(content: dict[str, Any]) -> str:
+    """The page with its pictures in the print colours."""
+    return _coloured(render(content), _print_colours())
 
 
 def _nothing(url: str, *_: Any, **__: Any) -> Any:

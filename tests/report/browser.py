@@ -20,6 +20,15 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--hide-scrollbars",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-dev-shm-usage",
+)
 ROOT = Path(__file__).parents[2]
 
 
@@ -38,8 +47,7 @@ def chromium() -> Iterator[Browser]:
     if program is None:
         pytest.skip("Chromium is not installed")
     with tempfile.TemporaryDirectory(prefix="hushtune-browser-") as folder:
-        flags = ("--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--hide-scrollbars",
-                 f"--user-data-dir={folder}", "--no-first-run", "--disable-background-networking", "--disable-dev-shm-usage")  # fmt: skip
+        flags = [*FLAGS, "--remote-debugging-port=0", f"--user-data-dir={folder}"]
         process = subprocess.Popen([program, *flags, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             port = _port(Path(folder) / "DevToolsActivePort", process)

@@ -1,4 +1,4 @@
-"""What a run with everything measured has beyond the basic sample: the detectors' comparison, extraction, a control, context."""
+"""What a run with everything measured has beyond the basic sample: two detectors, extraction, a control, context."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ def test_schema_and_sections():
     content = sample.released()
     assert content["schema"] == SCHEMA == "hushtune-report/1"
     sections = (
-        "run verdict promise data scrubbing training budget canaries epsilon membership extraction utility figures evidence_text "
-        "reproduce coverage"
+        "run verdict promise data scrubbing training budget canaries epsilon membership extraction utility figures "
+        "evidence_text reproduce coverage"
     )
     assert set(content) == {"schema", *sections.split()}
     json.dumps(content, allow_nan=False)
