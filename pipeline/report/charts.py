@@ -12,7 +12,7 @@ import matplotlib.ticker
 import numpy as np
 from markupsafe import Markup
 
-from pipeline.report.curves import budget, course, exposure, ladder
+from pipeline.report.curves import budget, course, exposure, identity, ladder
 from pipeline.report.figures import usable
 from pipeline.report.formats import count, number, plain, show
 from pipeline.report.svg import (
@@ -42,6 +42,7 @@ def pictures(content: dict[str, Any]) -> dict[str, Any]:
         return {
             "gates": [_gate(gate, index) for index, gate in enumerate(content["verdict"]["gates"])],
             "entities": _entities(content["scrubbing"]),
+            "identity": identity(content["scrubbing"]),
             "course": course(content["training"]),
             "budget": budget(content["budget"]),
             "exposure": exposure(content["canaries"]),

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from pipeline.report.figures import usable
-from pipeline.report.formats import number
+from pipeline.report.formats import count, number
 from pipeline.report.svg import ACCENT, BAD, BAND, CONTROL, INK, MUTED, at, canvas, inline, ticks
 
 _DASHED, _DOTTED = (0, (3, 2)), (0, (1, 2))
@@ -35,6 +35,35 @@ def course(section: dict[str, Any]) -> Markup | None:
     axis.set_xlabel("steps", fontsize=11.5)
     axis.set_ylabel("ε", fontsize=11.5, labelpad=2)
     return inline(figure, "course", section["picture"]["title"], section["picture"]["alt"])
+
+
+def identity(section: dict[str, Any]) -> Markup | None:
+    """People by how many others share what remains of them; those who are alone stand out."""
+    found = section["k_anonymity"]
+    if not found:
+        return None
+    figure, (axis,) = canvas(190, (12, 40, 400, 126))
+    rows = found["sizes"]
+    places = np.arange(len(rows))
+    colours = [BAD if row["size"] == "1" else CONTROL for row in rows]
+    axis.bar(places, [row["units"] for row in rows], width=0.7, color=colours)
+    for index, row in enumerate(rows):
+        words = axis.annotate(
+            count(row["units"]),
+            (index, row["units"]),
+            (0, 4),
+            textcoords="offset points",
+            ha="center",
+            fontsize=11,
+            color=MUTED,
+        )
+        words.set_gid(at(f"/scrubbing/k_anonymity/sizes/{index}/units"))
+    axis.set(xlim=(-0.6, len(rows) - 0.4), xticks=places, yticks=[])
+    axis.set_xticklabels(["alone" if row["size"] == "1" else row["size"] for row in rows], fontsize=11)
+    axis.tick_params(axis="x", length=0)
+    axis.spines["left"].set_visible(False)
+    axis.set_xlabel("people alike", fontsize=11.5)
+    return inline(figure, "identity", found["picture"]["title"], found["picture"]["alt"])
 
 
 def budget(section: dict[str, Any]) -> Markup:

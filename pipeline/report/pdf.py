@@ -6,6 +6,7 @@ WeasyPrint knows no CSS variables inside SVG, so the pictures get the print colo
 from __future__ import annotations
 
 import json
+import logging
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +17,8 @@ from pipeline.folders import write_bytes
 from pipeline.report.render import JSON_NAME, render
 
 PDF_NAME = "report.pdf"
+_SHEET = "size: A4; margin: 15mm 14mm;"
+_ZOOM = 0.74  # WeasyPrint does not know the CSS property that print.css shrinks the page by
 
 
 def write_pdf(folder: Path) -> Path:
@@ -38,12 +41,15 @@ def pdf(content: dict[str, Any]) -> bytes:
             f"A PDF needs WeasyPrint and the Pango library ({type(error).__name__} on import): "
             "pip install 'hushtune[pdf]', or print report.html from a browser."
         ) from None
-    return weasyprint.HTML(string=printable(content), url_fetcher=_nothing).write_pdf()
+    logging.getLogger("weasyprint").setLevel(logging.ERROR)  # it names each property of a browser that it does not know
+    return weasyprint.HTML(string=printable(content), url_fetcher=_nothing).write_pdf(zoom=_ZOOM)
 
 
 def printable(content: dict[str, Any]) -> str:
-    """The page with its pictures in the print colours."""
-    return _coloured(render(content), _print_colours())
+    """The page with its pictures in the print colours, on a sheet that `_ZOOM` shrinks to A4."""
+    sheet = f"size: {210 / _ZOOM:.1f}mm {297 / _ZOOM:.1f}mm; margin: {15 / _ZOOM:.1f}mm {14 / _ZOOM:.1f}mm;"
+    page = _coloured(render(content), _print_colours())
+    return page.replace(_SHEET, sheet).replace(f"zoom: {_ZOOM};", "")
 
 
 def _nothing(url: str, *_: Any, **__: Any) -> Any:

@@ -7,7 +7,6 @@ Every figure on the page is written by `at("/json/pointer", format)`, which give
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,13 +46,8 @@ def page(template: str, content: Mapping[str, Any], **more: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.globals |= {"at": _figures(content), "known": lambda pointer: resolve(content, pointer) is not None}
-    environment.filters |= {"lower_first": _lower_first, "breakable": _breakable}
+    environment.filters |= {"lower_first": _lower_first}
     return environment.get_template(template).render(report=content, **more)
-
-
-def _breakable(name: str) -> Markup:
-    """A dotted name that may break after its dots and underscores, and nowhere else."""
-    return Markup(re.sub(r"([._])", r"\1<wbr>", escape(name)))
 
 
 def _lower_first(words: str) -> str:

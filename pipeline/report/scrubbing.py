@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.report.formats import count, join, percent, plural
-from pipeline.report.names import OPERATORS
+from pipeline.report.names import OPERATORS, words
 from pipeline.report.names import entity as kind_name
 
 Stages = dict[str, Any]
@@ -53,7 +53,7 @@ def scrubbing(stages: Stages) -> dict[str, Any]:
         "sampled_records": sampled.get("records"),
         "capture": _capture(sampled),
         "residual": _residual(scrubbed),
-        "k_anonymity": _histogram(scrubbed.get("k_anonymity")),
+        "k_anonymity": _identity(scrubbed.get("quasi")),
         "review": scrubbed.get("review"),
         "digest": scrubbed["digest"],
         "picture": {
@@ -91,13 +91,30 @@ def _residual(scrubbed: dict[str, Any]) -> dict[str, Any] | None:
         return None
     kinds = sorted(scrubbed["residual"].items(), key=lambda item: (-item[1], item[0]))
     total = sum(found for _, found in kinds)
+    scanned = scrubbed.get("rescanned") or scrubbed["records"]
     return {
         "by": scrubbed["rescanned_by"],
         "found": total,
-        "per_record": total / scrubbed["records"] if scrubbed["records"] else None,
+        "records": scanned,
+        "per_record": total / scanned if scanned else None,
         "kinds": [{"entity": kind, "title": kind_name(kind), "count": found} for kind, found in kinds],
     }
 
 
-def _histogram(found: Any) -> Any:
-    return found
+def _identity(quasi: dict[str, Any] | None) -> dict[str, Any] | None:
+    """How many people share what remains of them: classes by size, people alone in theirs, and what remains, by kind."""
+    if not quasi or not quasi["units"]:
+        return None
+    sizes = [{"size": size.replace("-", " to "), "units": units} for size, units in quasi["sizes"].items()]
+    said = "; ".join(f"{row['size']}, {count(row['units'])}" for row in sizes)
+    return {
+        "units": quasi["units"],
+        "unique": quasi["unique"],
+        "unique_share": quasi["unique"] / quasi["units"],
+        "sizes": sizes,
+        "kinds": [{"kind": words(kind), "units": units} for kind, units in sorted(quasi["kinds"].items())],
+        "picture": {
+            "title": "People by how many share what remains of them",
+            "alt": f"Columns of people by the size of their class: {said}.",
+        },
+    }

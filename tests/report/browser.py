@@ -108,6 +108,7 @@ class Browser:
 
     def paper(self, path: Path) -> Path:
         """The page as Chromium prints it, as PDF."""
+        self._do("Emulation.setEmulatedMedia", media="")
         answer = self._do("Page.printToPDF", printBackground=True, preferCSSPageSize=True)
         path.write_bytes(base64.b64decode(answer["data"]))
         return path

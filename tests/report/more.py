@@ -36,6 +36,13 @@ SAMPLED = {
 SCRUBBED = {
     "sampled": SAMPLED,
     "rescanned_by": "rampart 1.4.0",
+    "rescanned": 2000,
+    "quasi": {
+        "units": 861,
+        "unique": 204,
+        "sizes": {"1": 204, "2": 96, "3-5": 121, "6-10": 88, ">10": 352},
+        "kinds": {"age": 40, "gender": 610, "occupation": 122},
+    },
     "residual": {"PERSON": 299, "STREET_ADDRESS": 226, "LOCATION": 122},
 }
 

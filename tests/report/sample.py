@@ -100,7 +100,7 @@ def bare() -> dict[str, Any]:
     """A run whose evidence is empty: everything is shown as not measured and nothing breaks."""
     values = stages()
     values["evidence"] |= {"figures": {}, "series": {}}
-    values["scrubbed"] |= {"recall": [], "entities": {}, "sampled": None, "residual": None, "rescanned_by": None}
+    values["scrubbed"] |= {"recall": [], "entities": {}, "sampled": None, "residual": None, "rescanned_by": None, "quasi": None}
     for gate in values["verdict"]["gates"]:
         gate |= {"passed": False, "value": None, "bound": None, "why": f"{gate['figure']} is missing from the evidence."}
     values["verdict"] |= {"status": "rejected", "reasons": [gate["why"] for gate in values["verdict"]["gates"]]}

@@ -48,8 +48,10 @@ def test_real_values_give_the_same_content_as_mappings():
         "standing": Standing,
     }
     values = sample.stages()
+    for key, kind in kinds.items():  # what the report knows of a stage, and this version of the stage does not give
+        values[key] = {name: value for name, value in values[key].items() if name in kind.model_fields}
     models = {key: kind.model_validate(values[key]) for key, kind in kinds.items()}
-    assert build(load("default"), **models, facts=values["facts"]) == sample.released()
+    assert build(load("default"), **models, facts=values["facts"]) == sample.released(**values)
 
 
 def test_text_in_a_value_never_reaches_the_report():
@@ -315,7 +317,7 @@ class TestAttacks:
         values["evidence"]["figures"]["extraction.greedy"] = sample.figure("extraction.greedy", 0.0, None, 0.003, 1000, "k")
         content = sample.released(**values)
         assert {row["figure"] for row in content["figures"]} == set(values["evidence"]["figures"])
-        assert "extraction.greedy" in render(content).replace("<wbr>", "")
+        assert "extraction.greedy" in render(content)
 
     def test_utility_that_got_worse_is_not_called_a_fall(self):
         values = sample.stages()
