@@ -66,7 +66,8 @@ def _compare(arguments: argparse.Namespace) -> int:
     from pipeline.report import compare
 
     folders = [_report_folder(ref, arguments.home) for ref in arguments.compare]
-    content = compare.comparison(*map(compare.read, folders), tuple(arguments.compare))
+    before, after = map(compare.read, folders)
+    content = compare.comparison(before, after, (arguments.compare[0], arguments.compare[1]))
     text = f"{columns(compare.table(content), ('', 'figure', *arguments.compare))}\n{content['finding']}"
     if arguments.html:
         text += f"\n{compare.write_comparison(content, arguments.html)}"

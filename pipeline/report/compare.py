@@ -68,12 +68,13 @@ def table(content: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     rows = [("≠" if row["changed"] else "", row["title"], show(row["before"], row["format"]), show(row["after"], row["format"]))
             for row in content["rows"]]  # fmt: skip
     for gate in content["gates"]:
-        cells = [
-            f"{show(side['bound'], gate['format'])}, {side['outcome']}" if (side := gate[key]) else "no such gate"
-            for key in ("before", "after")
-        ]
-        rows.append(("≠" if gate["changed"] else "", gate["title"], *cells))
+        old, new = (_cell(gate[side], gate["format"]) for side in ("before", "after"))
+        rows.append(("≠" if gate["changed"] else "", gate["title"], old, new))
     return rows
+
+
+def _cell(side: Mapping[str, Any] | None, format: str) -> str:
+    return f"{show(side['bound'], format)}, {side['outcome']}" if side else "no such gate"
 
 
 def write_comparison(content: Mapping[str, Any], path: Path) -> Path:
@@ -164,5 +165,5 @@ def write_index(content: Mapping[str, Any], path: Path) -> Path:
     """Write the page of all releases."""
     from pipeline.report.charts import trends
 
-    write_text(path, page("releases.html.j2", content, trends=trends(content)))
+    write_text(path, page("releases.html.j2", content, trends=trends(dict(content))))
     return path
