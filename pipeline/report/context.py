@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline._shelf import versions
-from pipeline.corpus import Corpus
 from pipeline.errors import HushtuneError
 from pipeline.folders import write_json
-from pipeline.gates import Verdict
 from pipeline.ledger import Ledger
-from pipeline.policy import Policy
 from pipeline.report import samples
 from pipeline.report.changes import summary
-from pipeline.train.loop import Trained
-from pipeline.train.mechanism import Mechanism
+
+if TYPE_CHECKING:
+    from pipeline.corpus import Corpus
+    from pipeline.gates import Verdict
+    from pipeline.policy import Policy
+    from pipeline.train.loop import Trained
+    from pipeline.train.mechanism import Mechanism
 
 _NAME = "context.json"
 _POINTS = 8
