@@ -40,15 +40,14 @@ class Section(BaseModel):
 class Data(Section):
     """How records are read, grouped into people and split."""
 
+    provenance: str | None = Field(None, max_length=600, description="source, purpose and basis of the data, for the report")
     text_column: str = "text"
     prompt_column: str = "prompt"
     completion_column: str = "completion"
     messages_column: str = "messages"
     id_column: str = "id"
     unit_column: str = "unit"
-    unit_pattern: str | None = Field(
-        default=None, description="regular expression; its first match in the unit column is the unit"
-    )
+    unit_pattern: str | None = Field(None, description="regular expression; its first match in the unit column is the unit")
     columns: dict[str, Literal["drop", "keep", "scrub", "hash"]] = Field(
         default_factory=dict,
         description="what `hushtune scrub` does with further columns of a structured file; those not named are dropped",
@@ -57,7 +56,6 @@ class Data(Section):
     held_out: float = Field(default=0.1, gt=0, le=0.5, description="share of the units kept out of training, for the audit")
     max_tokens: int = Field(default=128, ge=8, description="tokens of a record that are trained on")
     overlong: Literal["cut", "refuse"] = Field(default="cut", description="what to do with records over max_tokens")
-    provenance: str | None = Field(None, max_length=600, description="source, purpose and basis of the data, for the report")
 
     @field_validator("unit_pattern")
     @classmethod

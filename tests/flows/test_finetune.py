@@ -53,13 +53,6 @@ def content(path: Path) -> bytes:
         return b""
 
 
-def words_of(path: Path) -> str:
-    """The words of a PDF."""
-    from pypdf import PdfReader
-
-    return " ".join(page.extract_text() for page in PdfReader(path).pages)
-
-
 def written(home: Path) -> dict[Path, int]:
     """When each file was written, but for the log files of an open database."""
     return {path: path.stat().st_mtime_ns for path in files(home) if path.suffix not in (".db-shm", ".db-wal", ".toml")}
@@ -72,6 +65,13 @@ def unordered(content):
     if isinstance(content, list):
         return sorted((unordered(value) for value in content), key=json.dumps)
     return content
+
+
+def words_of(path: Path) -> str:
+    """The words of a PDF."""
+    from pypdf import PdfReader
+
+    return " ".join(page.extract_text() for page in PdfReader(path).pages)
 
 
 @pytest.fixture(scope="session")
