@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pipeline.train.mechanism import Mechanism
 
 _NAME = "context.json"
-_POINTS = 8
+_POINTS = 6
 _GRID = 1e-3  # of the course: coarser than the final figure's, so never below it
 
 
@@ -59,7 +59,7 @@ def keep(run: Path, home: Path, policy: Policy, corpus: Corpus, trained: Trained
 
 
 def course(mechanism: Mechanism, steps: int) -> list[dict[str, float]]:
-    """ε over the steps by two accountants: `steps`, `pld` and `prv`, at up to eight numbers of steps and the last."""
+    """ε over the steps by two accountants: `steps`, `pld` and `prv`, at up to six numbers of steps and the last."""
     some = sorted({max(1, round(steps * part / _POINTS)) for part in range(1, _POINTS + 1)})
     return [{"steps": n, "pld": mechanism.epsilon(n, grid=_GRID), "prv": mechanism.epsilon_prv(n)} for n in some]
 
