@@ -42,6 +42,7 @@ _SHARED = {
     "identity": "units:int unique:int unique_share:num sizes:[class] kinds:[remaining] picture:picture",
     "class": "size:text units:int",
     "remaining": "kind:text units:int",
+    "review": "records:int right:int wrong:int missed:int precision:num? precision_low:num? recall:num? recall_low:num?",
     "kind": "entity:text title:text count:int",
     "base": "name:text parameters:int context:int licence:text digest:sha",
     "point": "steps:int pld:num prv:num",
@@ -82,7 +83,7 @@ _SECTIONS = {
     "canaries:int records_cut:int max_tokens:int protected_units:int fingerprint:sha",
     "scrubbing": "finding:text weak:text records:int changed:int changed_share:num? replaced:int detector:text operator:text "
     "operator_text:text minimum_score:num looked_for:[text] confidence:num overall:entity? entities:[entity] "
-    "sampled_records:int? capture:capture? residual:residual? k_anonymity:identity? review:any digest:sha picture:picture",
+    "sampled_records:int? capture:capture? residual:residual? k_anonymity:identity? review:review? digest:sha picture:picture",
     "training": "finding:text mechanism:text how:text unit:text units:int sampling_rate:num expected_batch:int "
     "noise_multiplier:num clipping_norm:num noise_deviation:num steps:int planned_steps:int updates:int gradients:text "
     "delta:num epsilon:num epsilon_prv:num? accountants_gap:num? records:int tokens_per_second:num seconds:num "

@@ -54,7 +54,7 @@ def scrubbing(stages: Stages) -> dict[str, Any]:
         "capture": _capture(sampled),
         "residual": _residual(scrubbed),
         "k_anonymity": _identity(scrubbed.get("quasi")),
-        "review": scrubbed.get("review"),
+        "review": _review(stages["facts"].get("review")),
         "digest": scrubbed["digest"],
         "picture": {
             "title": "Values replaced, by kind",
@@ -99,6 +99,14 @@ def _residual(scrubbed: dict[str, Any]) -> dict[str, Any] | None:
         "per_record": total / scanned if scanned else None,
         "kinds": [{"entity": kind, "title": kind_name(kind), "count": found} for kind, found in kinds],
     }
+
+
+def _review(found: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What a person found who read records through: only named figures are taken."""
+    if not found or not found["records"]:
+        return None
+    keys = ("records", "right", "wrong", "missed", "precision", "precision_low", "recall", "recall_low")
+    return {key: found[key] for key in keys}
 
 
 def _identity(quasi: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -88,6 +88,14 @@ class TestSamples:
         assert "the parcel is on its way" in page
 
 
+def test_a_reviewers_result_is_told_and_one_who_read_nothing_is_not():
+    assert "A person read" in render(sample.released())
+    facts = sample.FACTS | {"review": more.REVIEW | {"records": 0}}
+    content = sample.released(facts=facts)
+    assert content["scrubbing"]["review"] is None
+    assert "A reviewer's result" in [row["title"] for row in content["verdict"]["missing"]]
+
+
 class TestPast:
     def test_runs_are_stacked_in_order(self):
         rows = sample.released()["budget"]["past"]
