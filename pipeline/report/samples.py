@@ -50,9 +50,8 @@ def draw(trained: Trained, policy: Policy, records: Path) -> dict[str, Any]:
         return withheld()
     model, tokenizer = models.with_adapter(trained.base, trained.adapter)
     seed = int(trained.adapter_digest[:8], 16)
-    texts = [
-        models.generate(model, tokenizer, prompt, decoding="sample", max_new_tokens=TOKENS, seed=seed) for prompt in PROMPTS
-    ]
+    decoding = models.Decoding(method="sample", max_new_tokens=TOKENS, seed=seed)
+    texts = [models.generate(model, tokenizer, prompt, decoding) for prompt in PROMPTS]
     detector = load(policy.scrub)
     whole = [prompt + text for prompt, text in zip(PROMPTS, texts, strict=True)]
     shown = [_replaced(text, spans) for text, spans in zip(whole, detector.find(whole), strict=True)]
