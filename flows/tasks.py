@@ -207,12 +207,12 @@ def report(
     judged = digest([evidence.digest, verdict.model_dump(mode="json"), trained.adapter_digest, rules.digest])
     # A report that may be part of a release already stays as it is, or the release would be made twice.
     if not (path.exists() and marker.exists() and marker.read_text() == judged):
-        known = facts.for_report(run.folder)
+        known = facts.for_report(run.folder) | reports.keep(run.folder, run.home, rules, corpus, trained, verdict)
         content = reports.build(rules, corpus, scrubbed, planted, trained, evidence, verdict, standing, known)
         path = reports.write(content, run.folder / "report")
         write_text(marker, judged)
     line.say(path.name)
-    stages.page(run, "report", f"# {verdict.status.replace('_', ' ')}\n\n`{path}`", "Report")
+    stages.page(run, "report", _page(path), "Report")
     return path
 
 
@@ -239,6 +239,14 @@ def discard(line: Line, run: Run, rules: Policy) -> int:
     days = rules.release.quarantine_days
     line.say(f"weights kept for {days} days" if days else "weights deleted")
     return len(found)
+
+
+def _page(path: Path) -> str:
+    """What Prefect shows of a report: verdict, the same table of gates, and where the page is."""
+    content = json.loads((path.parent / "report.json").read_text(encoding="utf-8"))
+    verdict = content["verdict"]
+    link = f"[{path.name}]({path.absolute().as_uri()}): `{path}`"
+    return f"# {verdict['label']}\n\n{verdict['sentence']}\n\n{reports.gate_table(content)}\n\n{link}"
 
 
 def _card(page: Path, base: Base) -> str:

@@ -64,6 +64,15 @@ class Standing(Value):
     cohorts: int = 1
 
 
+class Past(Value):
+    """One run of a budget: ε of what it was charged, alone at its own δ, and where the budget stood once it was reserved."""
+
+    run: str
+    at: str
+    epsilon: float
+    composed: float
+
+
 class Cohort(Value):
     """Units that were in the same runs. `units` is None for the units of runs that did not say whom they were about.
 
@@ -170,6 +179,14 @@ class Book:
         history = [self._spend(entry.claim) for entry in self.reservations if entry.claim in group]
         history += planned if PLAN in group else ()
         return {"key": composition_key(history, delta), "epsilon": epsilon, "delta": delta}
+
+    def past(self, budget: str) -> list[Past]:
+        """The runs of a budget, oldest first."""
+        return [
+            Past(run=entry.run, at=entry.at, epsilon=self.plain_sum(frozenset({entry.claim})),
+                 composed=entry.detail["composed"]["epsilon"])
+            for entry in self.of(budget)
+        ]  # fmt: skip
 
     def plain_sum(self, group: Group) -> float:
         """The sum of the ε of a cohort's runs, each at its own δ."""

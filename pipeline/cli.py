@@ -167,8 +167,12 @@ def _evidence_commands(commands) -> None:
     audit.add_argument("--base-model", metavar="REF", help="for an ADAPTER: its base model (default: the run's)")
     audit.add_argument("--self-test", action="store_true", help="test the private step itself: planted faults must be caught")
 
-    report = _add(commands, "report", "pipeline.commands.evidence:report", "write a run's report again")
-    report.add_argument("run", metavar="RUN", help="run id or folder")
+    report = _add(commands, "report", "pipeline.commands.reports:report", "write a run's report again, or compare two releases")
+    report.add_argument("run", nargs="?", metavar="RUN", help="run id or folder")
+    report.add_argument("--pdf", action="store_true", help="also write report.pdf (needs the extra pdf)")
+    report.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two releases, or runs, side by side")
+    report.add_argument("--html", type=Path, metavar="PATH", help="with --compare: also write it as a page")
+    report.add_argument("--schema", action="store_true", help="print the JSON Schema of report.json")
 
 
 def _governance_commands(commands) -> None:
@@ -193,7 +197,10 @@ def _governance_commands(commands) -> None:
     retention = _add(commands, "retention", "pipeline.commands.govern:retention", "delete what the policies keep no longer")
     retention.add_argument("--dry-run", action="store_true", help="only say what is due")
 
-    _add(commands, "releases", "pipeline.commands.govern:releases", "list what was released")
+    listing = _add(commands, "releases", "pipeline.commands.govern:releases", "list what was released")
+    listing.add_argument(
+        "--html", action="store_true", help="also write HOME/releases.html: verdicts, budgets, trends of gates"
+    )
 
     budget = _add(commands, "budget", "pipeline.commands.govern:budget", "show the lifetime privacy budget")
     budget.add_argument("action", nargs="?", choices=("show", "history", "verify"), default="show", help="(default: show)")

@@ -61,10 +61,15 @@ def digest_folder(folder: Path) -> str:
 
 def write_text(path: Path, text: str, *, mode: int = 0o600) -> None:
     """Write a whole file atomically and durably: temporary file, fsync, rename."""
+    write_bytes(path, text.encode("utf-8"), mode=mode)
+
+
+def write_bytes(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """`write_text` for bytes."""
     partial = path.with_name(path.name + ".tmp")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)

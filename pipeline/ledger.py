@@ -29,7 +29,7 @@ from pydantic import ValidationError
 from sqlalchemy import Connection, select
 
 from pipeline import _chain, cohorts
-from pipeline._account import PLAN, Book, Charge, Claim, Cohort, Plan, Standing
+from pipeline._account import PLAN, Book, Charge, Claim, Cohort, Past, Plan, Standing
 from pipeline._chain import Entry, Head
 from pipeline._database import Database, entries
 from pipeline.cohorts import Refinement, Units
@@ -37,7 +37,7 @@ from pipeline.composition import LEAST_NOISE, Spend, composed_epsilon
 from pipeline.errors import BudgetExhausted, StageError, UsageError
 from pipeline.policy import Lifetime
 
-__all__ = ["Charge", "Claim", "Cohort", "Entry", "Head", "Ledger", "Spend", "Standing"]
+__all__ = ["Charge", "Claim", "Cohort", "Entry", "Head", "Ledger", "Past", "Spend", "Standing"]
 
 
 class Ledger:
@@ -250,6 +250,11 @@ class Ledger:
         with self._database.read() as connection:
             book = Book(connection)
         return [book.charges[entry.claim] for entry in book.of(budget)]
+
+    def past(self, budget: str) -> list[Past]:
+        """The runs of a budget, oldest first, each with its ε and where the budget stood once it was reserved."""
+        with self._database.read() as connection:
+            return Book(connection).past(budget)
 
     def history(self, budget: str) -> list[Entry]:
         """All entries of a budget, oldest first; empty for a budget not used yet."""

@@ -40,15 +40,14 @@ class Section(BaseModel):
 class Data(Section):
     """How records are read, grouped into people and split."""
 
+    provenance: str | None = Field(default=None, max_length=600, description="source, purpose and basis of the data")
     text_column: str = "text"
     prompt_column: str = "prompt"
     completion_column: str = "completion"
     messages_column: str = "messages"
     id_column: str = "id"
     unit_column: str = "unit"
-    unit_pattern: str | None = Field(
-        default=None, description="regular expression; its first match in the unit column is the unit"
-    )
+    unit_pattern: str | None = Field(default=None, description="regular expression; its first match in the column is the unit")
     columns: dict[str, Literal["drop", "keep", "scrub", "hash"]] = Field(
         default_factory=dict,
         description="what `hushtune scrub` does with further columns of a structured file; those not named are dropped",

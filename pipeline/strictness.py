@@ -106,6 +106,7 @@ RULES: dict[str, Rule] = {
     "name": Rule(_free, "what the policy is called"),
     "description": Rule(_free, "what the policy is for"),
     "model": Rule(_free, "the base model"),
+    "data.provenance": Rule(_free, "what is said of where the data comes from"),
     "data.text_column": _COLUMN,
     "data.prompt_column": _COLUMN,
     "data.completion_column": _COLUMN,

@@ -237,6 +237,18 @@ def test_records_and_persons_do_not_share_a_budget(ledger):
         ledger.reserve(**content)
 
 
+def test_the_past_of_a_budget_is_its_runs_in_order(ledger):
+    first = ledger.reserve(**plan("one"))
+    ledger.close(first, 20)
+    ledger.reserve(**plan("two"))
+    one, two = ledger.past("people")
+    assert [(past.run, past.at[:2]) for past in (one, two)] == [("one", "20"), ("two", "20")]
+    assert one.epsilon == pytest.approx(independent([Spend(**QUICK.model_dump() | {"steps": 20})], 1e-5), rel=0.02)
+    assert two.epsilon > one.epsilon  # forty steps, and not closed: charged in full
+    assert one.composed < two.composed <= LIFETIME.epsilon  # where the budget stood when each was reserved
+    assert ledger.past("others") == []
+
+
 def test_standing_of_a_budget_not_used_yet(ledger):
     with pytest.raises(UsageError, match="no budget people"):
         ledger.standing("people")

@@ -1,4 +1,4 @@
-"""`hushtune audit` and `hushtune report`: work on the stored stages of a run, or on an adapter from elsewhere."""
+"""`hushtune audit`: attack a run, a release, or an adapter from elsewhere."""
 
 from __future__ import annotations
 
@@ -132,35 +132,6 @@ def _from_elsewhere(adapter: Path, planted: Planted, policy: Policy, arguments: 
     )  # fmt: skip
 
 
-def report(arguments: argparse.Namespace) -> int:
-    """Write a run's report again from its stored stages."""
-    quiet()
-    folder = runs.find(arguments.home, arguments.run)
-    from pipeline import facts, gates
-    from pipeline import report as reports
-    from pipeline.audit import Evidence
-    from pipeline.canaries import Planted
-    from pipeline.corpus import Corpus
-    from pipeline.ledger import Standing
-    from pipeline.scrub import Scrubbed
-    from pipeline.train.loop import Trained
-
-    content = reports.build(
-        policies.load(folder / "policy.json"),
-        stored(folder, "corpus", Corpus),
-        stored(folder, "scrubbed", Scrubbed),
-        stored(folder, "planted", Planted),
-        stored(folder, "trained", Trained),
-        stored(folder, "evidence", Evidence),
-        _json(folder / "verdict.json", gates.Verdict),
-        _json(folder / "standing.json", Standing),
-        facts.for_report(folder),
-    )
-    path = reports.write(content, private_folder(folder / "report"))
-    answer(arguments, {"run": folder.name, "report": str(path)}, str(path))
-    return 0
-
-
 def stored(folder: Path, name: str, kind: type[T]) -> T:
     """The value of a run's finished stage.
 
@@ -174,12 +145,6 @@ def stored(folder: Path, name: str, kind: type[T]) -> T:
     if value is None:
         raise StageError(f"Run {folder.name} has no finished stage {name}: it stopped before; run it again from the start.")
     return value
-
-
-def _json(path: Path, kind: type[T]) -> T:
-    if not path.is_file():
-        raise StageError(f"Run {path.parent.name} has no {path.name}: it stopped before; run it again from the start.")
-    return kind.model_validate_json(path.read_text(encoding="utf-8"))
 
 
 def _audited_run(target: str, home: Path) -> Path:

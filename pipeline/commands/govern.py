@@ -72,10 +72,21 @@ def releases(arguments: argparse.Namespace) -> int:
     from pipeline import release
 
     found = release.releases(arguments.home)
+    page = _index(arguments.home) if arguments.html else None
     rows = [(made.name, made.version, made.manifest_digest[:12], made.folder) for made in found]
     text = columns(rows, ("name", "version", "manifest", "folder")) if rows else "Nothing was released yet."
+    text += f"\n{page}" if page else ""
     answer(arguments, [made.model_dump(mode="json") for made in found], text)
     return 0
+
+
+def _index(home: Path) -> Path:
+    """Write HOME/releases.html."""
+    from pipeline.commands.common import quiet
+    from pipeline.report import compare
+
+    quiet()
+    return compare.write_index(compare.shelf(home.absolute()), runs.open_home(home) / "releases.html")
 
 
 def budget(arguments: argparse.Namespace) -> int:

@@ -8,7 +8,10 @@ text = card(content, base)
 from __future__ import annotations
 
 from pipeline.report.build import SCHEMA, build
-from pipeline.report.card import card
+from pipeline.report.card import card, gate_table
+from pipeline.report.context import keep
+from pipeline.report.pdf import write_pdf
 from pipeline.report.render import render, write
+from pipeline.report.schema import schema_text
 
-__all__ = ["SCHEMA", "build", "card", "render", "write"]
+__all__ = ["SCHEMA", "build", "card", "gate_table", "keep", "render", "schema_text", "write", "write_pdf"]

@@ -15,11 +15,19 @@ from pydantic import BaseModel
 
 from pipeline.errors import IntegrityError
 from pipeline.policy import Policy
-from pipeline.report import attacks, sections
+from pipeline.report import attacks, sections, training
+from pipeline.report.coverage import coverage
+from pipeline.report.exposure import canaries
+from pipeline.report.figures import figures
+from pipeline.report.formats import plural
+from pipeline.report.leaks import extraction
 from pipeline.report.promise import promise
+from pipeline.report.schema import SCHEMA
+from pipeline.report.scrubbing import scrubbing
+from pipeline.report.utility import utility
+from pipeline.report.verdict import missing
 from pipeline.report.verdict import verdict as judged
 
-SCHEMA = "hushtune-report/1"
 Source = BaseModel | Mapping[str, Any]
 
 
@@ -47,7 +55,8 @@ def build(
         verdict: `Verdict`.
         standing: `Standing` of the lifetime budget after this run was charged.
         facts: what only the caller knows: `run` and `created` (text), `command` (text), `versions` and `hardware` (name →
-            text), `seconds` (stage → seconds). A missing one is left out of the page.
+            text), `seconds` (stage → seconds), and what `context.keep` returns. A missing one is left out of the page or
+            said to be missing.
 
     Returns:
         JSON-able content with `"schema": "hushtune-report/1"`; non-finite numbers are None.
@@ -68,24 +77,28 @@ def build(
     }
     stages = {key: plain_value(value) for key, value in source.items()}
     _check_seal(stages)
-    data = sections.data(stages)
-    scrubbing = sections.scrubbing(stages)
+    data, scrubbed_section = sections.data(stages), scrubbing(stages)
     content = {
         "schema": SCHEMA,
-        "run": sections.run(stages),
+        "run": sections.run(stages, policy.digest),
         "verdict": judged(stages),
-        "promise": promise(stages["policy"], stages["trained"], data, scrubbing),
+        "promise": promise(stages["policy"], stages["trained"], data, scrubbed_section),
         "data": data,
-        "scrubbing": scrubbing,
-        "training": sections.training(stages),
-        "budget": sections.budget(stages),
-        "canaries": attacks.canaries(stages),
+        "scrubbing": scrubbed_section,
+        "training": training.training(stages),
+        "budget": training.budget(stages),
+        "canaries": canaries(stages),
         "epsilon": attacks.epsilon(stages),
         "membership": attacks.membership(stages),
-        "utility": attacks.utility(stages),
-        "figures": attacks.figures(stages),
+        "extraction": extraction(stages),
+        "utility": utility(stages),
+        "figures": figures(stages),
+        "evidence_text": f"{plural(len(stages['evidence']['figures']), 'figure')} by name, each with its method",
         "reproduce": sections.reproduce(stages, policy.digest),
     }
+    content["reproduce"]["changes"] = sections.changes(stages, content)
+    content["verdict"]["missing"] = missing(content)
+    content["coverage"] = coverage(content)
     return json.loads(json.dumps(content, allow_nan=False))
 
 

@@ -11,8 +11,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel
 
-from pipeline.report.attacks import usable
 from pipeline.report.build import plain_value
+from pipeline.report.figures import usable
 from pipeline.report.formats import FORMATS, show
 
 # The identifiers of the Hub that base models of this size carry; anything else is "other" with its name beside it.
@@ -46,8 +46,20 @@ def card(content: Mapping[str, Any], base: BaseModel | Mapping[str, Any]) -> str
         loader=PackageLoader("pipeline.report", "templates"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {**FORMATS, "show": show, "safe_text": _text}
-    body = environment.get_template("card.md.j2").render(report=content, base=fields)
+    body = environment.get_template("card.md.j2").render(report=content, base=fields, gates=gate_table(content))
     return str(ModelCard(f"---\n{_head(content, fields).to_yaml()}\n---\n\n{body}")).rstrip("\n") + "\n"
+
+
+def gate_table(content: Mapping[str, Any]) -> str:
+    """The gates as a Markdown table: what was judged, the limit, the result; the same in the card and in Prefect."""
+    rows = [
+        f"| {_text(gate['title'])} | {show(gate['bound'], gate['format'])}"
+        f"{'' if gate['judge'] == 'value' else ' (' + gate['judged'] + ')'} | "
+        f"{'at least' if gate['rule'] == 'at_least' else 'at most'} "
+        f"{show(gate['limit'], 'share' if gate['format'] == 'percent' else 'plain')} | {gate['outcome']} |"
+        for gate in content["verdict"]["gates"]
+    ]
+    return "\n".join(["| Gate | Judged | Limit | Result |", "|---|---:|---:|---|", *rows])
 
 
 def _head(content: Mapping[str, Any], base: Mapping[str, Any]) -> ModelCardData:

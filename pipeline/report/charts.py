@@ -11,14 +11,29 @@ import matplotlib
 import matplotlib.ticker
 import numpy as np
 from markupsafe import Markup
-from matplotlib.axes import Axes
 
-from pipeline.report.attacks import usable
-from pipeline.report.formats import count, number, show
-from pipeline.report.svg import ACCENT, BAD, BAND, CONTROL, GOOD, INK, MUTED, RULE, at, canvas, inline, settings
+from pipeline.report.curves import budget, course, exposure, identity, ladder
+from pipeline.report.figures import usable
+from pipeline.report.formats import count, number, plain, show
+from pipeline.report.svg import (
+    ACCENT,
+    BAD,
+    BAND,
+    CONTROL,
+    GOOD,
+    INK,
+    MUTED,
+    RULE,
+    at,
+    canvas,
+    inline,
+    label,
+    settings,
+    ticks,
+)
 
 _STRIP = (260, 26)
-_LONGEST = 28
+_KINDS = 14  # that are drawn; the table beside has all
 
 
 def pictures(content: dict[str, Any]) -> dict[str, Any]:
@@ -27,8 +42,11 @@ def pictures(content: dict[str, Any]) -> dict[str, Any]:
         return {
             "gates": [_gate(gate, index) for index, gate in enumerate(content["verdict"]["gates"])],
             "entities": _entities(content["scrubbing"]),
-            "budget": _budget(content["budget"]),
-            "exposure": _exposure(content["canaries"]),
+            "identity": identity(content["scrubbing"]),
+            "course": course(content["training"]),
+            "budget": budget(content["budget"]),
+            "exposure": exposure(content["canaries"]),
+            "ladder": ladder(content["canaries"]),
             "epsilon": _epsilon(content["epsilon"]),
             "roc": _roc(content["membership"]),
             "perplexity": _perplexity(content["utility"]),
@@ -57,7 +75,7 @@ def _gate(gate: dict[str, Any], index: int) -> Markup:
 
 def _entities(section: dict[str, Any]) -> Markup | None:
     """Kinds in rows: how many were replaced, and beside it recall on planted values with its lower bound."""
-    rows = section["entities"]
+    rows = [row for row in section["entities"] if row["count"]][:_KINDS]
     if not rows:
         return None
     step, top, bottom = 22, 20, 22
@@ -67,8 +85,8 @@ def _entities(section: dict[str, Any]) -> Markup | None:
     bars.barh(range(len(rows)), counts, height=0.62, color=CONTROL)
     bars.set(xlim=(0, max(1, *counts)), ylim=(len(rows) - 0.5, -0.5))
     for index, row in enumerate(rows):
-        _label(bars, row["title"], index, 138)
-        label = bars.annotate(
+        label(bars, row["title"], index, 138)
+        words = bars.annotate(
             count(row["count"]),
             (row["count"], index),
             (5, 0),
@@ -77,7 +95,7 @@ def _entities(section: dict[str, Any]) -> Markup | None:
             fontsize=11,
             color=MUTED,
         )
-        label.set_gid(at(f"/scrubbing/entities/{index}/count"))
+        words.set_gid(at(f"/scrubbing/entities/{index}/count"))
         if row["recall"] is not None:
             dots.plot([row["low"], row["recall"]], [index, index], color=ACCENT, linewidth=2)
             dots.plot(row["recall"], index, "o", color=ACCENT, markersize=6, markeredgewidth=0, clip_on=False)
@@ -95,85 +113,6 @@ def _entities(section: dict[str, Any]) -> Markup | None:
     return inline(figure, "entities", section["picture"]["title"], section["picture"]["alt"])
 
 
-def _budget(section: dict[str, Any]) -> Markup:
-    figure, (axis,) = canvas(58, (2, 24, 412, 30))
-    cap, spent = section["epsilon_cap"], section["epsilon_spent"]
-    axis.set(xlim=section["axis"], ylim=(0, 1), yticks=[])
-    axis.barh(0.42, cap, height=0.44, color=BAND)
-    axis.barh(0.42, min(spent, section["axis"][1]), height=0.44, color=ACCENT if spent <= cap else BAD)
-    axis.plot([cap, cap], [0.05, 0.8], color=INK, linewidth=1.5)
-    axis.spines[["left", "bottom"]].set_visible(False)
-    _ticks(axis)
-    return inline(figure, "budget", section["picture"]["title"], section["picture"]["alt"])
-
-
-def _label(axis: Axes, words: str, row: int, left: int) -> None:
-    """Name a row at the picture's left edge, `left` pixels from the axis."""
-    words = words if len(words) <= _LONGEST else words[: _LONGEST - 1] + "…"
-    axis.annotate(words, (axis.get_xlim()[0], row), (-left, 0), textcoords="offset points", va="center", fontsize=11.5)
-
-
-def _ticks(axis: Axes) -> None:
-    axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
-    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.tick_params(axis="x", length=0, labelsize=11)
-
-
-def _exposure(section: dict[str, Any]) -> Markup | None:
-    """Shares by bit of exposure for planted and control secrets, the curve of chance, and below each secret as a tick."""
-    inside, outside = section["series"]["planted"], section["series"]["control"]
-    if not inside:
-        return None
-    figure, (axis, rug) = canvas(270, (40, 92, 372, 168), (40, 40, 372, 40))
-    most = section["space_bits"]
-    edges = np.arange(0, np.ceil(most) + 1)
-    shares = np.histogram(np.clip(inside, 0, most), edges)[0] / len(inside)
-    axis.bar(edges[:-1] + 0.5, shares, width=0.86, color=ACCENT)
-    tallest = max(0.68, *shares)
-    if outside:
-        control = np.histogram(np.clip(outside, 0, most), edges)[0] / len(outside)
-        axis.stairs(control, edges, color=CONTROL, linewidth=1.5)
-        tallest = max(tallest, *control)
-    curve = np.linspace(0, edges[-1], 200)
-    # Under chance the exposure e has density ln2 · 2^-e; over one bit centred at e that is a share of 2^-e · (√2 − 1/√2).
-    axis.plot(curve, 2.0**-curve * (2**0.5 - 2**-0.5), color=INK, linewidth=1.2, linestyle=(0, (3, 2)))
-    axis.set(xlim=(0, edges[-1]), ylim=(0, tallest * 1.1), xticks=[], yticks=[0, 0.25, 0.5])
-    axis.set_yticklabels(["0", "25 %", "50 %"])
-    axis.tick_params(axis="y", length=0, labelsize=11)
-    axis.spines["left"].set_visible(False)
-    _exposure_words(axis, section)
-    for level, (bits, colour) in enumerate(((outside, CONTROL), (inside, ACCENT))):
-        rug.vlines(bits, level + 0.12, level + 0.88, color=colour, linewidth=1)
-    if section["cutoff_bits"] is not None:
-        for part in (axis, rug):
-            part.axvline(section["cutoff_bits"], color=INK, linewidth=1, linestyle=(0, (1, 2)))
-    rug.set(xlim=(0, edges[-1]), ylim=(0, 2), yticks=[], xticks=np.arange(0, edges[-1] + 1, 4))
-    rug.spines["left"].set_visible(False)
-    rug.tick_params(labelsize=11)
-    rug.set_xlabel("exposure, bits", fontsize=11.5)
-    return inline(figure, "exposure", section["picture"]["title"], section["picture"]["alt"])
-
-
-def _exposure_words(axis: Axes, section: dict[str, Any]) -> None:
-    place = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "left", "va": "top", "fontsize": 11.5}
-    axis.annotate("planted", (0.3, 1), (0, -2), color=ACCENT, fontweight="bold", **place)
-    axis.annotate("never planted (outline)", (0.3, 1), (0, -20), color=MUTED, **place)
-    axis.annotate("chance (dashed)", (0.3, 1), (0, -38), color=INK, **place)
-    if section["cutoff_bits"] is not None:
-        label = axis.annotate(
-            f"{number(section['cutoff_bits'])} bits,\nrare by chance",
-            (section["cutoff_bits"], 0.62),
-            (-6, 0),
-            xycoords=("data", "axes fraction"),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            fontsize=11,
-            color=MUTED,
-        )
-        label.set_gid(at("/canaries/cutoff_bits"))
-
-
 def _epsilon(section: dict[str, Any]) -> Markup:
     """Four values of ε on one axis, a row each."""
     rows = [
@@ -184,9 +123,9 @@ def _epsilon(section: dict[str, Any]) -> Markup:
     ]
     figure, (axis,) = canvas(146, (168, 26, 218, 116))
     axis.set(xlim=section["axis"], ylim=(3.6, -0.6), yticks=[])
-    for index, (label, key, colour, marker) in enumerate(rows):
+    for index, (title, key, colour, marker) in enumerate(rows):
         value = section[key]
-        _label(axis, label, index, 168)
+        label(axis, title, index, 168)
         words = axis.annotate(
             show(value, {"allowed": "plain", "spent": "upper"}.get(key, "lower")),
             (value or 0, index),
@@ -203,7 +142,7 @@ def _epsilon(section: dict[str, Any]) -> Markup:
             edge = {"|": 2, "o": 0}[marker]
             axis.plot(value, index, marker, color=colour, markersize=size, markeredgewidth=edge, clip_on=False, zorder=2)
     axis.spines["left"].set_visible(False)
-    _ticks(axis)
+    ticks(axis)
     return inline(figure, "epsilon", section["picture"]["title"], section["picture"]["alt"])
 
 
@@ -253,15 +192,43 @@ def _perplexity(section: dict[str, Any]) -> Markup | None:
     figure, (axis,) = canvas(74, (84, 4, 270, 66))
     most = max(section[key]["high"] or section[key]["value"] for _, key, _ in rows)
     axis.set(xlim=(0, most), ylim=(1.5, -0.5))
-    for index, (label, key, colour) in enumerate(rows):
+    for index, (title, key, colour) in enumerate(rows):
         found = section[key]
         axis.barh(index, found["value"], height=0.56, color=colour)
         end = found["value"]
         if found["low"] is not None and found["high"] is not None:
             axis.plot([found["low"], found["high"]], [index, index], color=INK, linewidth=1.5)
             end = found["high"]
-        _label(axis, label, index, 84)
+        label(axis, title, index, 84)
         words = axis.annotate(number(found["value"]), (end, index), (8, 0), textcoords="offset points", va="center")
         words.set_gid(at(f"/utility/{key}/value"))
     axis.axis("off")
     return inline(figure, "perplexity", section["picture"]["title"], section["picture"]["alt"])
+
+
+def trends(content: dict[str, Any]) -> dict[str, list[Markup]]:
+    """For the page of all releases: by name, a small picture a gate, what was judged from version to version."""
+    with matplotlib.rc_context(settings()):
+        return {
+            shelf["name"]: [_trend(gate, f"trend-{row}-{index}") for index, gate in enumerate(shelf["gates"])]
+            for row, shelf in enumerate(content["shelves"])
+        }
+
+
+def _trend(gate: dict[str, Any], key: str) -> Markup:
+    points = [point for point in gate["points"] if point["bound"] is not None]
+    figure, (axis,) = canvas(40, (6, 6, 248, 28), width=260)
+    values = [point["bound"] for point in points]
+    span = [gate["limit"], *values]
+    room = 0.15 * (max(span) - min(span)) or 0.1 * abs(gate["limit"]) or 1.0
+    axis.set(xlim=(-0.5, max(0.5, len(points) - 0.5)), ylim=(min(span) - room, max(span) + room))
+    axis.axis("off")
+    low, high = (gate["limit"], max(span) + room) if gate["rule"] == "at_least" else (min(span) - room, gate["limit"])
+    axis.axhspan(low, high, color=BAND, linewidth=0)
+    axis.axhline(gate["limit"], color=INK, linewidth=1.2)
+    inside = [value >= gate["limit"] if gate["rule"] == "at_least" else value <= gate["limit"] for value in values]
+    axis.plot(range(len(values)), values, color=MUTED, linewidth=1.2)
+    for place, (value, holds) in enumerate(zip(values, inside, strict=True)):
+        axis.plot(place, value, "o" if holds else "D", color=GOOD if holds else BAD, markersize=6, markeredgewidth=0)
+    said = ", ".join(f"version {point['version']} {show(point['bound'], gate['format'])}" for point in points) or "not measured"
+    return inline(figure, key, gate["title"], f"{gate['title']} by version: {said}. Limit: {plain(gate['limit'])}.")

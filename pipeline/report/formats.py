@@ -80,10 +80,10 @@ def percent(value: float) -> str:
     elif share > 99.9:
         text = f"{share:.2f}" if share < 99.99 else "> 99.99"
     elif abs(share) < 0.05:
-        text = f"{share:.2f}" if share >= 0.01 else "< 0.01"
+        text = f"{share:.2f}" if abs(share) >= 0.01 else "< 0.01" if share > 0 else "> -0.01"
     else:
         text = f"{share:.1f}"
-    return f"{text}\xa0%"
+    return f"{text}\xa0%".replace("-", "−")
 
 
 def percent_upper(value: float) -> str:
@@ -115,6 +115,11 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}\xa0h {minutes % 60}\xa0min"
 
 
+def digest(value: str) -> str:
+    """The beginning of a SHA-256, enough to tell two apart."""
+    return str(value)[:12]
+
+
 def text(value: Any) -> str:
     """Anything else, as it stands."""
     return str(value)
@@ -134,6 +139,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
         share,
         one_in,
         duration,
+        digest,
         text,
     )
 }

@@ -26,6 +26,7 @@ def promise(policy: dict[str, Any], trained: dict[str, Any], data: dict[str, Any
     chosen = policy["train"].get("selection") is not None
     return {
         "finding": f"What an outsider can learn from this model about any one {unit} of the data is limited, by proof.",
+        "brief": _brief(unit, epsilon, scrubbing),
         "unit": unit,
         "adjacency": trained["mechanism"]["adjacency"],
         "epsilon": epsilon,
@@ -52,6 +53,22 @@ def promise(policy: dict[str, Any], trained: dict[str, Any], data: dict[str, Any
             "the planted secrets, their coins and their scores; they are random text and belong to nobody",
             *(["the records by which the released step was chosen (train.selection.public_data)"] if chosen else []),
         ],
+    }
+
+
+def _brief(unit: str, epsilon: float, scrubbing: dict[str, Any]) -> dict[str, str]:
+    """Both sides in one breath each, for the first screen."""
+    factor = upper(math.exp(min(epsilon, 700)))
+    overall = scrubbing["overall"]
+    missed = "(how much was not measured)"
+    if overall and overall["low"] is not None:
+        missed = f"(of values planted to test it, it finds at least {percent(overall['low'])})"
+    return {
+        "promised": f"What anyone who has this model can learn of any one {unit} is limited, by proof: "
+        f"ε = {upper(epsilon)}, so that the odds of any guess about it change by a factor of at most {factor}, apart from δ. "
+        f"{_strength(epsilon)}",
+        "not_promised": f"That the scrubber found everything {missed}; that what many {unit}s have in common stays hidden; "
+        "anything about the statistics in this report, which are computed without noise.",
     }
 
 
@@ -140,7 +157,7 @@ def _limits(
 def _missed(scrubbing: dict[str, Any]) -> str:
     overall = scrubbing["overall"]
     measured = "Its recall was not measured in this run."
-    if overall is not None:
+    if overall is not None and overall["planted"]:
         measured = (
             f"Of {count(overall['planted'])} values planted to test it, it found {count(overall['found'])}; with "
             f"{share(scrubbing['confidence'])} confidence it finds at least {percent(overall['low'])} of values like those. "

@@ -32,6 +32,11 @@ def write(content: Mapping[str, Any], folder: Path) -> Path:
 
 def render(content: Mapping[str, Any]) -> str:
     """The page of a report's content."""
+    return page("report.html.j2", content, pictures=pictures(dict(content)))
+
+
+def page(template: str, content: Mapping[str, Any], **more: Any) -> str:
+    """A page made of one JSON content: `at` and `known` take pointers into it, and it is called `report` in the template."""
     environment = Environment(
         loader=PackageLoader("pipeline.report", "templates"),
         autoescape=True,
@@ -41,8 +46,13 @@ def render(content: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     environment.globals |= {"at": _figures(content), "known": lambda pointer: resolve(content, pointer) is not None}
-    template = environment.get_template("report.html.j2")
-    return template.render(report=content, pictures=pictures(dict(content)))
+    environment.filters |= {"lower_first": _lower_first}
+    return environment.get_template(template).render(report=content, **more)
+
+
+def _lower_first(words: str) -> str:
+    """A title inside a sentence; one that begins with capitals or a symbol stays."""
+    return words[:1].lower() + words[1:] if words[1:2].islower() or words[1:2] == " " else words
 
 
 def resolve(content: Any, pointer: str) -> Any:

@@ -11,12 +11,14 @@ import io
 import re
 
 import matplotlib
+import matplotlib.ticker
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 WIDTH = 420
+_LONGEST = 28  # characters of a row's name
 
 INK, MUTED, RULE, ACCENT, CONTROL, GOOD, BAD, BAND = (f"#0102{index:02x}" for index in range(3, 11))
 _VARIABLES = {
@@ -69,6 +71,19 @@ def settings() -> matplotlib.RcParams:
 def at(pointer: str) -> str:
     """The group id that marks a text as stating the figure at `pointer`."""
     return f"at:{pointer}"
+
+
+def label(axis: Axes, words: str, row: int, left: int) -> None:
+    """Name a row at the picture's left edge, `left` pixels from the axis."""
+    words = words if len(words) <= _LONGEST else words[: _LONGEST - 1] + "…"
+    axis.annotate(words, (axis.get_xlim()[0], row), (-left, 0), textcoords="offset points", va="center", fontsize=11.5)
+
+
+def ticks(axis: Axes) -> None:
+    """Five plain marks under an axis, without strokes."""
+    axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.tick_params(axis="x", length=0, labelsize=11)
 
 
 def inline(figure: Figure, key: str, title: str, alt: str) -> Markup:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.report.coverage import holds
 from pipeline.report.formats import join, plain, plural, share, show
+from pipeline.report.frameworks import FACTS
 from pipeline.report.names import STATUS, name
 
 
@@ -24,7 +26,39 @@ def verdict(stages: dict[str, Any]) -> dict[str, Any]:
         "passed": sum(gate["passed"] for gate in gates),
         "failed": len(failed),
         "gates": gates,
+        "approval": _approval(stages["policy"]["release"], status),
+        "signature": _SIGNED if status in ("released", "awaiting_approval") else "Nothing was released, so nothing is signed.",
     }
+
+
+_SIGNED = (
+    "A release carries two signatures, model.sig and attestation.json, over every file of it, this report among them. "
+    "hushtune verify checks them without a network."
+)
+
+
+def _approval(rules: dict[str, Any], status: str) -> dict[str, Any]:
+    """Who must say yes. The name of who did stands in the release's manifest, which is made after this report."""
+    required = rules["approval"] == "required"
+    text = "The policy asks for no person's approval: the gates alone decide."
+    if required:
+        other = ", by another than who submitted the run" if rules["four_eyes"] else ""
+        text = (
+            f"The policy asks for a person's approval within {plural(rules['approval_days'], 'day')}{other}. Who gave it, and "
+            "when, stands in the release's manifest.json and in the ledger."
+        )
+    return {"required": required, "pending": status == "awaiting_approval", "text": text}
+
+
+def missing(content: dict[str, Any]) -> list[dict[str, str]]:
+    """What a reader could expect and this run did not measure, with its section: said on the first screen."""
+    return [{"section": FACTS[fact].section, "title": FACTS[fact].title} for fact in _EXPECTED if not holds(content, fact)]
+
+
+_EXPECTED = (
+    "recall", "context", "capture", "residual", "k_anonymity", "review", "cost", "exposure", "ladder", "bound", "control",
+    "membership", "extraction", "values", "risk", "utility", "samples",
+)  # fmt: skip
 
 
 def _gate(gate: dict[str, Any], stages: dict[str, Any]) -> dict[str, Any]:
@@ -48,6 +82,7 @@ def _gate(gate: dict[str, Any], stages: dict[str, Any]) -> dict[str, Any]:
         "ceiling": figure.get("ceiling"),
         "judge": rule.get("judge", "value"),
         "judged": _judged(rule.get("judge", "value")),
+        "judged_text": f"Judged by its {_judged(rule.get('judge', 'value'))}.",
         "bound": gate["bound"],
         "limit": gate["limit"],
         "rule": "at_least" if at_least else "at_most",

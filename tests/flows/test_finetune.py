@@ -51,6 +51,13 @@ def unordered(content):
     return content
 
 
+def words_of(path: Path) -> str:
+    """The words of a PDF."""
+    from pypdf import PdfReader
+
+    return " ".join(page.extract_text() for page in PdfReader(path).pages)
+
+
 @pytest.fixture(scope="session")
 def released(place) -> subprocess.CompletedProcess:
     """A run in a process of its own, with its own server, as a user would start it."""
@@ -104,6 +111,9 @@ class TestReleased:
         assert len(states) == 11
         keys = {key for (key,) in database.execute("select key from artifact").fetchall()}
         assert {"hushtune-scrub", "hushtune-mechanism", "hushtune-evidence", "hushtune-gates", "hushtune-report"} <= keys
+        ((page,),) = database.execute("select data from artifact where key = 'hushtune-report'").fetchall()
+        assert "| Gate | Judged | Limit | Result |" in json.loads(page)
+        assert "(file:///" in page
         logs = [message for (message,) in database.execute("select message from log").fetchall()]
         assert any(message.startswith("train: ") for message in logs)
         assert len(logs) < 40
@@ -138,6 +148,18 @@ class TestReleased:
         assert cli.main(["budget", "history", *home]) == 0
         assert json.loads(capsys.readouterr().out)[0]["charged"] == 3
         assert cli.main(["budget", "verify", *home]) == 0
+
+    def test_nothing_of_the_data_stands_in_report_card_or_pdf(self, released, place):
+        pytest.importorskip("weasyprint")
+        run = json.loads(released.stdout.splitlines()[-1])["run"]
+        folder = place / "home" / "runs" / run / "report"
+        assert cli.main(["report", run, "--pdf", "--home", str(place / "home")]) == 0
+        assert (folder / "report.pdf").read_bytes().startswith(b"%PDF-")
+        for path in (folder, place / "home" / "releases"):
+            assert holding(path, SENTINEL) == holding(path, ADDRESS) == []
+        words = words_of(folder / "report.pdf")
+        assert "Released" in words  # the control: its words can be read
+        assert SENTINEL not in words
 
     def test_the_report_can_be_written_again(self, released, place, capsys):
         run = json.loads(released.stdout.splitlines()[-1])["run"]

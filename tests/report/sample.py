@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.policy import Policy, load
 from pipeline.report import build
+from tests.report import more
 
 FACTS: dict[str, Any] = {
     "run": "support-messages-2025-11-23",
@@ -32,6 +33,7 @@ FACTS: dict[str, Any] = {
     },
     "hardware": {"processor": "x86_64, 2 cores", "memory": "7.7 GiB", "device": "cpu", "threads": 2},
     "seconds": {"read": 0.9, "scrub": 71.4, "plant": 0.4, "train": 88.2, "audit": 63.7, "gates": 0.0},
+    **more.CONTEXT,
 }
 
 
@@ -98,7 +100,7 @@ def bare() -> dict[str, Any]:
     """A run whose evidence is empty: everything is shown as not measured and nothing breaks."""
     values = stages()
     values["evidence"] |= {"figures": {}, "series": {}}
-    values["scrubbed"] |= {"recall": [], "entities": {}}
+    values["scrubbed"] |= {"recall": [], "entities": {}, "sampled": None, "residual": None, "rescanned_by": None, "quasi": None}
     for gate in values["verdict"]["gates"]:
         gate |= {"passed": False, "value": None, "bound": None, "why": f"{gate['figure']} is missing from the evidence."}
     values["verdict"] |= {"status": "rejected", "reasons": [gate["why"] for gate in values["verdict"]["gates"]]}
@@ -176,6 +178,7 @@ def _scrubbed() -> dict[str, Any]:
             for entity, (n, k) in {**planted, "ALL": total}.items()
         ],
         "seconds": 71.4,
+        **copy.deepcopy(more.SCRUBBED),
     }
 
 
@@ -269,7 +272,7 @@ def _evidence() -> dict[str, Any]:
         ("utility.base_accuracy", 0.241, 0.232, 0.250, 400, "next token, held-out records"),
         ("utility.accuracy", 0.386, 0.376, 0.396, 400, "next token, held-out records"),
     ]
-    figures = {row[0]: figure(*row) for row in rows}
+    figures = {row[0]: figure(*row) for row in rows} | more.figures(figure)
     figures["epsilon.lower_bound"]["conditions"] = {"independent_coins": True, "guesses_fixed_before": True}
     figures["membership.ratio.tpr_at_01"] = figure(
         "membership.ratio.tpr_at_01", 0.0, None, None, 1000, "needs 3,000 non-members", resolvable=False
@@ -298,7 +301,7 @@ def _series() -> dict[str, Any]:
             [x, max(0.0, y - 2 * math.sqrt(y / 500)), min(1.0, y + 2 * math.sqrt(y / 500))]
             for x, y in zip(grid, values, strict=True)
         ]
-    return series
+    return series | copy.deepcopy(more.SERIES)
 
 
 def _verdict() -> dict[str, Any]:

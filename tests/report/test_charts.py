@@ -10,7 +10,7 @@ import pytest
 from pipeline.report.charts import pictures
 from tests.report import sample
 
-KEYS = ("entities", "budget", "exposure", "epsilon", "roc", "perplexity")
+KEYS = ("entities", "identity", "course", "budget", "exposure", "ladder", "epsilon", "roc", "perplexity")
 
 
 def every(made):
@@ -30,7 +30,15 @@ def test_well_formed_and_small(make):
 
 def test_what_was_not_measured_is_not_drawn():
     made = pictures(sample.bare())
-    assert [key for key in KEYS if made[key] is None] == ["entities", "exposure", "roc", "perplexity"]
+    assert [key for key in KEYS if made[key] is None] == [
+        "entities",
+        "identity",
+        "course",
+        "exposure",
+        "ladder",
+        "roc",
+        "perplexity",
+    ]
 
 
 def test_mark_of_a_gate_sits_where_its_value_is():
