@@ -69,6 +69,8 @@ def put(home: Path, manifest: Manifest, fill: Callable[[Path], Files]) -> Releas
         try:
             files = fill(staging)
             earlier = earlier_version(shelf, manifest.run, files)
+            if earlier is None:
+                _first(ledger, manifest.run)
             version = earlier or str(1 + max([_highest(mark), *(int(folder.name) for folder in versions(shelf))]))
             if earlier is None:
                 whole = manifest.model_copy(update={"version": version, "created": now(), "files": files})
@@ -92,6 +94,15 @@ def put(home: Path, manifest: Manifest, fill: Callable[[Path], Files]) -> Releas
         content = {"name": made.name, "version": version, "manifest": made.manifest_digest, "approved_by": by}
         ledger.note(manifest.run, "release", content)
     return made
+
+
+def _first(ledger: Ledger, run: str) -> None:
+    """Refuse to publish again what was taken away: under another version it would no longer be revoked."""
+    for entry in ledger.notes("release", run):
+        name, version = entry.detail["name"], entry.detail["version"]
+        raise StageError(
+            f"Run {run} was released as {name} version {version}, which is gone or was changed: restore it, or start a new run."
+        )
 
 
 def fill(folder: Path, trained: Adapter, report_folder: Path, policy: Policy, card: str) -> Files:

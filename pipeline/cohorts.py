@@ -81,7 +81,7 @@ def load_key(home: Path, *, make: bool = True) -> bytes:
     With `make` false a missing key is replaced by one that is not kept: its hashes match nothing.
 
     Raises:
-        StageError: the key cannot be written or read, or is not whole.
+        StageError: the key cannot be written or read, is not whole, or others may read it.
     """
     path = home / "keys" / _KEY
     if not path.exists():
@@ -89,6 +89,8 @@ def load_key(home: Path, *, make: bool = True) -> bytes:
             return secrets.token_bytes(32)
         _make_key(path)
     try:
+        if path.stat().st_mode & 0o077:
+            raise StageError(f"Others than its owner may read the key {path}, and match hashes to people: chmod 600 it.")
         key = path.read_bytes()
     except OSError as error:
         raise StageError(f"The key {path} cannot be read ({error.strerror}): make it readable for you alone.") from None

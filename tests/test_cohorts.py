@@ -241,6 +241,13 @@ def test_a_million_units_stay_practical(ledger, monkeypatch):
     assert ledger.standing("people").cohorts == 3
 
 
+def test_a_key_that_others_may_read_is_refused(tmp_path):
+    cohorts.load_key(tmp_path)
+    (tmp_path / "keys" / "units.key").chmod(0o640)
+    with pytest.raises(StageError, match="chmod 600"):
+        cohorts.load_key(tmp_path)
+
+
 def test_nobody_can_be_found_without_the_key(ledger, tmp_path):
     """The stored bytes hold no name, and no hash that a name alone gives."""
     import hashlib

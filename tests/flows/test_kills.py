@@ -22,7 +22,7 @@ from tests.flows import line, whole
 from tests.test_gates import good
 
 OPERATIONS = ["open", "fsync", "mkdir", "rename", "replace", "unlink", "symlink", "chmod"]
-ENTRIES = ["reserve", "spend", "close", "note"]
+ENTRIES = ["reserve", "spend", "close", "note_once", "note"]
 RUN = "killed-run"
 
 
