@@ -41,11 +41,15 @@ _KEY = "units.key"
 
 
 class Units(NamedTuple):
-    """The units of one run: `hashes` sorted and without repetition, made with the key whose id is `key`."""
+    """The units of one run: `hashes` sorted and without repetition, made with the key whose id is `key`.
+
+    `by` says what people are known by, in words: under another column or pattern nobody is recognised.
+    """
 
     kind: str
     key: str
     hashes: Hashes
+    by: str = ""
 
     @property
     def digest(self) -> str:
@@ -123,7 +127,9 @@ def units_of(corpus: Corpus, policy: Policy, key: bytes) -> Units:
 
     kind = policy.privacy.unit
     records = load_records(corpus.folder / "records.jsonl")
-    return hashed(kind, (record.unit if kind == "person" else _text(record) for record in records), key)
+    found = hashed(kind, (record.unit if kind == "person" else _text(record) for record in records), key)
+    pattern = f" and pattern {policy.data.unit_pattern}" if policy.data.unit_pattern else ""
+    return found._replace(by=f"column {policy.data.unit_column}{pattern}") if kind == "person" else found
 
 
 def hashed(kind: str, names: Iterable[str], key: bytes) -> Units:

@@ -94,14 +94,16 @@ class Ledger:
         Raises:
             BudgetExhausted: with this run the composed ε of some of its people would exceed the cap of a budget that they
                 are in; says what is left.
-            UsageError: the mechanism is out of range, the budget protects another unit, the hashes were made with another
-                key, or people of the run are in a budget that the policy does not name.
+            UsageError: the mechanism is out of range, the budget protects another unit or knows its people by another column
+                or pattern, the hashes were made with another key, or people of the run are in a budget that the policy does
+                not name.
             IntegrityError: the ledger was edited.
         """
         plan = mechanism(sampling_rate, noise_multiplier, steps)
         promise = {"epsilon": epsilon, "delta": delta, "unit": unit, "policy": policy_digest, **plan.model_dump()}
         if units is not None:
             promise["units"] = {"key": units.key, "count": len(units.hashes), "digest": units.digest}
+            promise["units"] |= {"by": units.by} if units.by else {}
         if manifest is not None:
             promise["manifest"] = manifest
         alone = composed_epsilon([plan], delta)
@@ -113,13 +115,13 @@ class Ledger:
             if (claim := book.again(lifetime.budget, run, promise)) is not None:
                 return claim
             book.check_unit(lifetime.budget, unit)
-            grant(book, run, lifetime, plan, self._refined(connection, book, units))
+            grant(book, run, lifetime, plan, self._refined(connection, book, units, lifetime.budget))
         with self._database.write() as connection:
             book = Book(connection)
             if (claim := book.again(lifetime.budget, run, promise)) is not None:
                 return claim
             book.check_unit(lifetime.budget, unit)
-            refined = self._refined(connection, book, units)
+            refined = self._refined(connection, book, units, lifetime.budget)
             granted = grant(book, run, lifetime, plan, refined)
             if isinstance(granted, dict):
                 detail["composed"] = granted
@@ -216,7 +218,7 @@ class Ledger:
         with self._database.read() as connection:
             book = Book(connection)
             book.check_unit(budget, unit)
-            refined = self._refined(connection, book, units)
+            refined = self._refined(connection, book, units, budget)
             cap, delta = book.cap(budget, lifetime)
         plan = Plan(budget, refined.seen if refined else None) if planned else None
         spent, group = book.worst(book.groups(budget, plan), delta, planned)
@@ -241,7 +243,7 @@ class Ledger:
         """
         with self._database.read() as connection:
             book = Book(connection)
-            refined = self._refined(connection, book, units)
+            refined = self._refined(connection, book, units, budget)
             delta = book.cap(budget, lifetime)[1]
         plan = Plan(budget, refined.seen if refined else None) if planned else None
         fresh = len(units.hashes) - sum(refined.seen.values()) if plan and units is not None and refined else 0
@@ -340,10 +342,11 @@ class Ledger:
             cohorts.check(connection, {number: leaf.digest for number, leaf in leaves.items()}, self._database.name)
             return end
 
-    def _refined(self, connection: Connection, book: Book, units: Units | None) -> Refinement | None:
+    def _refined(self, connection: Connection, book: Book, units: Units | None, budget: str) -> Refinement | None:
         if units is None:
             return None
         book.check_key(units.key, self._database.name)
+        book.check_naming(budget, units.by)
         return cohorts.refine(cohorts.load(connection, units.kind), units.hashes, book.made + 1)
 
     def _last(self, connection: Connection, claim: Claim) -> tuple[str, int]:
