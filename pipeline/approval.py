@@ -107,7 +107,7 @@ def approve(run: Path, by: str, home: Path | None = None) -> Release:
     _manifest.check(candidate, held)
     _same_as_audited(run, held)
     _as_it_was_kept(home, run, candidate)
-    if earlier_version(home / "releases" / held.name, held.run, held.files) is None:
+    if earlier_version(home / "releases" / held.name, held) is None:
         _in_time(run, held, Ledger(home).now())
         _by_another(candidate, held, by)
 

@@ -196,6 +196,25 @@ def test_a_run_is_published_once(tmp_path):
     assert os.readlink(tmp_path / "releases" / "letters" / "latest") == "2"
 
 
+def test_a_report_that_was_written_again_makes_no_second_release(tmp_path):
+    """A crash after the rename: the line goes on, writes its report anew, with another date, and publishes."""
+    arguments = a_run(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "note", lambda *_: (_ for _ in ()).throw(StageError("killed before the ledger noted it")))
+        with pytest.raises(StageError, match="killed"):
+            publish(**arguments)
+    (seen,) = releases(tmp_path)
+    (arguments["report_folder"] / "report.html").write_text("<html>another date</html>")
+    assert publish(**arguments) == seen
+    assert releases(tmp_path) == [seen]
+    assert len(Ledger(tmp_path).notes("release", "run-1")) == 1
+    weights = arguments["trained"].adapter / "adapter_model.safetensors"
+    weights.write_bytes(b"other")
+    other = Trained(arguments["trained"].adapter, digest_folder(arguments["trained"].adapter))
+    with pytest.raises(IntegrityError, match="with another adapter or policy"):
+        publish(**arguments | {"trained": other})
+
+
 def test_a_release_that_was_taken_away_is_not_published_anew(tmp_path):
     """Withdrawn and deleted, it would come back under a version that nobody has revoked."""
     arguments = a_run(tmp_path)
