@@ -2,14 +2,13 @@
 
 import json
 import secrets
-from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import task
 
 from flows import stages
 from flows.outcome import Gate, Outcome
-from pipeline import approval, cohorts, facts, gates, models, policy, retention, runs, waivers
+from pipeline import anchors, approval, cohorts, facts, gates, models, policy, retention, runs, waivers
 from pipeline import audit as attacks
 from pipeline import corpus as corpora
 from pipeline import release as releases
@@ -29,6 +28,7 @@ from pipeline.release import Release
 from pipeline.runs import Run
 from pipeline.scrub import Scrubbed
 from pipeline.scrub.probes import write_probes
+from pipeline.strictness import check_name
 from pipeline.train import launch, selection
 from pipeline.train.loop import Trained, rehearse
 from pipeline.train.loop import train as train_adapter
@@ -52,6 +52,7 @@ def open_run(
         opened = runs.start(home, name or runs.name_for(data), run)
         runs.hold(opened.folder)
         rules = policy.load(policy_name).override(model=base_model)
+        check_name(rules)
         runs.keep_policy(opened.folder, rules)
         facts.start(opened.folder, f"hushtune run {data.name} --policy {rules.name} --name {opened.name}")
         return opened, rules, models.resolve(rules.model, opened.home)
@@ -112,7 +113,9 @@ def reserve(line: Line, run: Run, rules: Policy, corpus: Corpus, planted: Plante
     selection.check(rules, run.folder / "corpus" / "records.jsonl", run.folder)
     rules.privacy.lifetime.check(planted.train_units)
     mechanism = calibrate(rules, planted.train_units)
-    claim = Ledger(run.home).reserve(
+    ledger = Ledger(run.home)
+    anchors.expect(run.home, ledger)
+    claim = ledger.reserve(
         run=run.id,
         lifetime=rules.privacy.lifetime,
         sampling_rate=mechanism.sampling_rate,
@@ -165,10 +168,12 @@ def audit(
     line: Line, run: Run, rules: Policy, corpus: Corpus, scrubbed: Scrubbed, planted: Planted, trained: Trained
 ) -> Evidence:
     """Attack the candidate."""
-    registered = planted.manifest_digest in Ledger(run.home).manifests(run.id)
+    ledger = Ledger(run.home)
+    registered = planted.manifest_digest in ledger.manifests(run.id)
     evidence = attacks.audit(
         planted, trained, scrubbed, rules, run.folder / "evidence", registered=registered, corpus=corpus, progress=line
     )
+    ledger.note_once(run.id, "evidence", {"digest": gates.seal(evidence)})  # an audit is not drawn until one passes
     line.say(f"{len(evidence.figures)} figures")
     rows = [
         {"figure": name, "value": figure.value, "low": figure.low, "high": figure.high, "n": figure.n}
@@ -181,7 +186,9 @@ def audit(
 @stages.stage("judge")
 def judge(line: Line, run: Run, rules: Policy, evidence: Evidence) -> Verdict:
     """Hold the evidence against the policy's gates."""
-    verdict = gates.judge(rules, evidence, waivers.load(run.home, rules), datetime.now(UTC).date())
+    ledger = Ledger(run.home)
+    ledger.note_once(run.id, "evidence", {"digest": gates.seal(evidence)})
+    verdict = gates.judge(rules, evidence, waivers.load(run.home, rules, ledger), ledger.now().date())
     write_json(run.folder / "verdict.json", verdict.model_dump(mode="json"))
     line.say(verdict.status.replace("_", " "))
     rows = [result.model_dump(mode="json", exclude={"owner"}) for result in verdict.gates]

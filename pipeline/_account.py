@@ -136,6 +136,16 @@ class Book:
                     "could be recognised: bring that key here."
                 )
 
+    def check_naming(self, budget: str, by: str) -> None:
+        """Refuse people who are known by something else than those of the budget (UsageError): all would pass for new."""
+        for entry in self.of(budget):
+            known = entry.detail.get("units", {}).get("by", by)
+            if by and known != by:
+                raise UsageError(
+                    f"Budget {budget} knows its people by {known} and this run by {by}, so that none would be recognised: set "
+                    "data.unit_column and data.unit_pattern as before."
+                )
+
     def cap(self, budget: str, lifetime: Lifetime | None = None) -> tuple[float, float]:
         """The tightest ε and δ that the budget's runs have registered, `lifetime` among them."""
         caps = [(entry.detail["lifetime"]["epsilon"], entry.detail["lifetime"]["delta"]) for entry in self.of(budget)]

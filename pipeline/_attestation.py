@@ -6,7 +6,7 @@ the lifetime budget then held, how each gate came out, and where the ledger stoo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +55,7 @@ def check(folder: Path, manifest: Manifest, keys: list[Path]) -> dict[str, Any]:
     for one in (folder / name for name in SIGNATURES):
         if not one.is_file() or one.is_symlink():
             raise IntegrityError(f"{one} is missing from the release: do not use the release; restore it or release anew.")
-    try:
-        text = path.read_bytes().decode()
-    except ValueError:
-        text = ""
-    statement = signing.unseal(text, signing.IN_TOTO, keys, path)
-    kinds = (statement.get("_type"), statement.get("predicateType"))
-    if kinds != (_STATEMENT, PREDICATE):
-        raise IntegrityError(f"{path} is signed and is not the attestation of a release: do not use it; restore the release.")
+    statement = read(path, keys)
     pairs = zip(statement["subject"], _subjects(folder, manifest), strict=False)
     wrong = [there["name"] for named, there in pairs if named != there]
     if wrong:
@@ -72,6 +65,22 @@ def check(folder: Path, manifest: Manifest, keys: list[Path]) -> dict[str, Any]:
     if not same or any(predicate[key] != getattr(manifest, key) for key in ("name", "version", "run")):
         raise IntegrityError(f"{folder / MANIFEST} is not that of the release which {path} attests: restore the release.")
     return predicate
+
+
+def read(path: Path, keys: Sequence[Path]) -> dict[str, Any]:
+    """The statement of an attestation, after checking its signature and kind, whatever became of the files it is about.
+
+    Raises:
+        IntegrityError: it was changed, is of another kind, or was signed by nobody who is trusted here.
+    """
+    try:
+        text = path.read_bytes().decode()
+    except ValueError:
+        text = ""
+    statement = signing.unseal(text, signing.IN_TOTO, keys, path)
+    if (statement.get("_type"), statement.get("predicateType")) != (_STATEMENT, PREDICATE):
+        raise IntegrityError(f"{path} is signed and is not the attestation of a release: do not use it; restore the release.")
+    return statement
 
 
 def _subjects(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:

@@ -50,14 +50,36 @@ def _locate(name: str, seen: tuple[str, ...]) -> Path:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Once)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""
+        if isinstance(error, _Twice):
+            raise PolicyError(f"Policy file {path} says a key twice{line}: remove the one that does not count.") from error
         raise PolicyError(f"Policy file {path} is not valid YAML{line}: mend it and try again.") from error
     if not isinstance(content, dict):
         raise PolicyError(f"Policy file {path} must hold keys and values, such as `extends: default`.")
     return content
+
+
+class _Twice(yaml.YAMLError):
+    """A mapping says a key twice, of which YAML would take the last without a word."""
+
+    def __init__(self, mark: Any) -> None:
+        super().__init__()
+        self.problem_mark = mark
+
+
+class _Once(yaml.SafeLoader):
+    """Plain values only, as `yaml.safe_load`, and each key once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise _Twice(key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 def _merge(parent: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:

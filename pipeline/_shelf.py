@@ -68,7 +68,9 @@ def put(home: Path, manifest: Manifest, fill: Callable[[Path], Files]) -> Releas
         staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=shelf))
         try:
             files = fill(staging)
-            earlier = earlier_version(shelf, manifest.run, files)
+            earlier = earlier_version(shelf, manifest)
+            if earlier is None:
+                _first(ledger, manifest.run)
             version = earlier or str(1 + max([_highest(mark), *(int(folder.name) for folder in versions(shelf))]))
             if earlier is None:
                 whole = manifest.model_copy(update={"version": version, "created": now(), "files": files})
@@ -92,6 +94,15 @@ def put(home: Path, manifest: Manifest, fill: Callable[[Path], Files]) -> Releas
         content = {"name": made.name, "version": version, "manifest": made.manifest_digest, "approved_by": by}
         ledger.note(manifest.run, "release", content)
     return made
+
+
+def _first(ledger: Ledger, run: str) -> None:
+    """Refuse to publish again what was taken away: under another version it would no longer be revoked."""
+    for entry in ledger.notes("release", run):
+        name, version = entry.detail["name"], entry.detail["version"]
+        raise StageError(
+            f"Run {run} was released as {name} version {version}, which is gone or was changed: restore it, or start a new run."
+        )
 
 
 def fill(folder: Path, trained: Adapter, report_folder: Path, policy: Policy, card: str) -> Files:
@@ -168,15 +179,26 @@ def versions(shelf: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name))
 
 
-def earlier_version(shelf: Path, run: str, files: Files) -> str | None:
-    """The version that the same run published from the same bytes, if there is one: a crash came after its rename."""
+def earlier_version(shelf: Path, manifest: Manifest) -> str | None:
+    """The version that the same run published, if there is one: a crash came after its rename, or somebody asks again.
+
+    A run is released once, with the report that it had then; the same report written again has other bytes.
+
+    Raises:
+        IntegrityError: the run's release holds another adapter, or stands under another policy.
+    """
     for folder in reversed(versions(shelf)):
         try:
-            manifest = _manifest.read(folder)
+            found = _manifest.read(folder)
         except IntegrityError:
             continue  # a damaged release keeps its version; it is for `verify` to say so
-        if (manifest.run, manifest.files) == (run, files):
-            return folder.name
+        if found.run != manifest.run:
+            continue
+        if (found.adapter, found.policy) != (manifest.adapter, manifest.policy):
+            raise IntegrityError(
+                f"Run {manifest.run} was released as {folder} with another adapter or policy: start a new run."
+            )
+        return folder.name
     return None
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from datetime import UTC, datetime, timedelta
+import unicodedata
+from datetime import datetime, timedelta
 from getpass import getuser
 from pathlib import Path
 
@@ -43,7 +44,7 @@ __all__ = ["approve", "hold"]
 
 def submitter() -> str:
     """Who submits runs here: HUSHTUNE_USER, or the name of the account."""
-    return os.environ.get("HUSHTUNE_USER") or getuser()
+    return os.environ.get("HUSHTUNE_USER", "").strip() or getuser()
 
 
 def hold(run: Path, name: str, trained: Adapter, report_folder: Path, policy: Policy, card: str) -> Path:
@@ -54,7 +55,8 @@ def hold(run: Path, name: str, trained: Adapter, report_folder: Path, policy: Po
     check_name(name)
     expect(run, "awaiting_approval")
     candidate, partial = run / "candidate", run / "candidate.partial"
-    expires = datetime.now(UTC) + timedelta(days=policy.release.approval_days)
+    ledger = Ledger(run.parents[1])
+    expires = ledger.now() + timedelta(days=policy.release.approval_days)
     with told(f"The candidate of run {run.name}"):
         shutil.rmtree(partial, ignore_errors=True)
         private_folder(partial)
@@ -70,7 +72,7 @@ def hold(run: Path, name: str, trained: Adapter, report_folder: Path, policy: Po
         )
         seal(partial, manifest)
         held = {"candidate": digest_file(partial / MANIFEST), "submitter": manifest.submitter, "expires": manifest.expires}
-        Ledger(run.parents[1]).note(run.name, "hold", held)  # first: a candidate that can be seen can be approved
+        ledger.note(run.name, "hold", held)  # first: a candidate that can be seen can be approved
         shutil.rmtree(candidate, ignore_errors=True)
         os.rename(partial, candidate)
         _manifest.sync_folder(run)
@@ -105,8 +107,8 @@ def approve(run: Path, by: str, home: Path | None = None) -> Release:
     _manifest.check(candidate, held)
     _same_as_audited(run, held)
     _as_it_was_kept(home, run, candidate)
-    if earlier_version(home / "releases" / held.name, held.run, held.files) is None:
-        _in_time(run, held)
+    if earlier_version(home / "releases" / held.name, held) is None:
+        _in_time(run, held, Ledger(home).now())
         _by_another(candidate, held, by)
 
     def copied(folder: Path) -> Files:
@@ -118,8 +120,8 @@ def approve(run: Path, by: str, home: Path | None = None) -> Release:
     return put(home, held.model_copy(update={"approval": Approval(by=by, at=now())}), copied)
 
 
-def _in_time(run: Path, held: Manifest) -> None:
-    if datetime.now(UTC) > datetime.fromisoformat(held.expires):
+def _in_time(run: Path, held: Manifest, now: datetime) -> None:
+    if now > datetime.fromisoformat(held.expires):
         raise StageError(
             f"Run {run.name} could be approved until {held.expires[:10]}: run it again, or raise release.approval_days first."
         )
@@ -127,11 +129,16 @@ def _in_time(run: Path, held: Manifest) -> None:
 
 def _by_another(candidate: Path, held: Manifest, by: str) -> None:
     rules = policies.load(candidate / "policy.json")
-    if rules.release.four_eyes and by.casefold() == held.submitter.casefold():
+    if rules.release.four_eyes and _person(by) == _person(held.submitter):
         raise UsageError(
             f"{by} submitted run {held.run}, and policy {rules.name} asks for another pair of eyes: have somebody else approve "
             "it."
         )
+
+
+def _person(name: str) -> str:
+    """A name without what does not make another person: case, blanks, and forms of the same letters."""
+    return "".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def _as_it_was_kept(home: Path, run: Path, candidate: Path) -> None:

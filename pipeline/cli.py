@@ -205,6 +205,10 @@ def _governance_commands(commands) -> None:
     budget = _add(commands, "budget", "pipeline.commands.govern:budget", "show the lifetime privacy budget")
     budget.add_argument("action", nargs="?", choices=("show", "history", "verify"), default="show", help="(default: show)")
     budget.add_argument("--budget", metavar="NAME", help="only this budget")
+    budget.add_argument(
+        "--release", type=Path, action="append", metavar="COPY", help="verify: a copy of a release that was kept elsewhere"
+    )
+    budget.add_argument("--key", type=Path, action="append", metavar="PUB", help="verify: the public key that signed them")
 
 
 def _policy_commands(commands) -> None:

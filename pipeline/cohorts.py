@@ -41,11 +41,15 @@ _KEY = "units.key"
 
 
 class Units(NamedTuple):
-    """The units of one run: `hashes` sorted and without repetition, made with the key whose id is `key`."""
+    """The units of one run: `hashes` sorted and without repetition, made with the key whose id is `key`.
+
+    `by` says what people are known by, in words: under another column or pattern nobody is recognised.
+    """
 
     kind: str
     key: str
     hashes: Hashes
+    by: str = ""
 
     @property
     def digest(self) -> str:
@@ -81,7 +85,7 @@ def load_key(home: Path, *, make: bool = True) -> bytes:
     With `make` false a missing key is replaced by one that is not kept: its hashes match nothing.
 
     Raises:
-        StageError: the key cannot be written or read, or is not whole.
+        StageError: the key cannot be written or read, is not whole, or others may read it.
     """
     path = home / "keys" / _KEY
     if not path.exists():
@@ -89,6 +93,8 @@ def load_key(home: Path, *, make: bool = True) -> bytes:
             return secrets.token_bytes(32)
         _make_key(path)
     try:
+        if path.stat().st_mode & 0o077:
+            raise StageError(f"Others than its owner may read the key {path}, and match hashes to people: chmod 600 it.")
         key = path.read_bytes()
     except OSError as error:
         raise StageError(f"The key {path} cannot be read ({error.strerror}): make it readable for you alone.") from None
@@ -121,7 +127,9 @@ def units_of(corpus: Corpus, policy: Policy, key: bytes) -> Units:
 
     kind = policy.privacy.unit
     records = load_records(corpus.folder / "records.jsonl")
-    return hashed(kind, (record.unit if kind == "person" else _text(record) for record in records), key)
+    found = hashed(kind, (record.unit if kind == "person" else _text(record) for record in records), key)
+    pattern = f" and pattern {policy.data.unit_pattern}" if policy.data.unit_pattern else ""
+    return found._replace(by=f"column {policy.data.unit_column}{pattern}") if kind == "person" else found
 
 
 def hashed(kind: str, names: Iterable[str], key: bytes) -> Units:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from datetime import date
 from typing import TYPE_CHECKING, Literal
 
-from pipeline.folders import Value
+from pipeline.folders import Value, digest
 
 if TYPE_CHECKING:
     from pipeline.audit.figures import Evidence, Figure
@@ -107,6 +107,12 @@ def judge(policy: Policy, evidence: Evidence, waivers: Iterable[Waiver] = (), to
         reasons.append(f"All {len(results)} gates {how}, and policy {policy.name} asks for a person's approval.")
         return Verdict(status="awaiting_approval", gates=tuple(results), reasons=tuple(reasons))
     return Verdict(status="released", gates=tuple(results), reasons=tuple(reasons))
+
+
+def seal(evidence: Evidence) -> str:
+    """SHA-256 of the figures that are judged, taken anew: an evidence that was written over shows in the ledger."""
+    figures = {name: figure.model_dump(mode="json", exclude={"seconds"}) for name, figure in evidence.figures.items()}
+    return digest({"figures": figures, "series": evidence.series})
 
 
 def _tolerated(result: GateResult, policy: Policy, waivers: list[Waiver]) -> GateResult:

@@ -22,19 +22,20 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from pipeline import _chain, cohorts
-from pipeline._account import PLAN, Book, Charge, Claim, Cohort, Past, Plan, Standing
+from pipeline._account import PLAN, Book, Charge, Claim, Cohort, Past, Plan, Standing, claim_of
 from pipeline._chain import Entry, Head
 from pipeline._database import Database, entries
+from pipeline._grant import grant, mechanism
 from pipeline.cohorts import Refinement, Units
-from pipeline.composition import LEAST_NOISE, Spend, composed_epsilon
-from pipeline.errors import BudgetExhausted, StageError, UsageError
+from pipeline.composition import Spend, composed_epsilon
+from pipeline.errors import BudgetExhausted, IntegrityError, StageError
 from pipeline.policy import Lifetime
 
 __all__ = ["Charge", "Claim", "Cohort", "Entry", "Head", "Ledger", "Past", "Spend", "Standing"]
@@ -54,6 +55,7 @@ class Ledger:
     def __init__(self, where: Path | str) -> None:
         is_url = isinstance(where, str) and "://" in where
         self._database = Database(where if is_url else os.environ.get("HUSHTUNE_LEDGER_URL") or where, _chain.START)
+        self.name = self._database.name
         self._planned: dict[str, int] = {}
 
     def reserve(
@@ -92,14 +94,16 @@ class Ledger:
         Raises:
             BudgetExhausted: with this run the composed ε of some of its people would exceed the cap of a budget that they
                 are in; says what is left.
-            UsageError: the mechanism is out of range, the budget protects another unit, the hashes were made with another
-                key, or people of the run are in a budget that the policy does not name.
+            UsageError: the mechanism is out of range, the budget protects another unit or knows its people by another column
+                or pattern, the hashes were made with another key, or people of the run are in a budget that the policy does
+                not name.
             IntegrityError: the ledger was edited.
         """
-        plan = _plan(sampling_rate, noise_multiplier, steps)
+        plan = mechanism(sampling_rate, noise_multiplier, steps)
         promise = {"epsilon": epsilon, "delta": delta, "unit": unit, "policy": policy_digest, **plan.model_dump()}
         if units is not None:
             promise["units"] = {"key": units.key, "count": len(units.hashes), "digest": units.digest}
+            promise["units"] |= {"by": units.by} if units.by else {}
         if manifest is not None:
             promise["manifest"] = manifest
         alone = composed_epsilon([plan], delta)
@@ -111,14 +115,14 @@ class Ledger:
             if (claim := book.again(lifetime.budget, run, promise)) is not None:
                 return claim
             book.check_unit(lifetime.budget, unit)
-            _grant(book, run, lifetime, plan, self._refined(connection, book, units))
+            grant(book, run, lifetime, plan, self._refined(connection, book, units, lifetime.budget))
         with self._database.write() as connection:
             book = Book(connection)
             if (claim := book.again(lifetime.budget, run, promise)) is not None:
                 return claim
             book.check_unit(lifetime.budget, unit)
-            refined = self._refined(connection, book, units)
-            granted = _grant(book, run, lifetime, plan, refined)
+            refined = self._refined(connection, book, units, lifetime.budget)
+            granted = grant(book, run, lifetime, plan, refined)
             if isinstance(granted, dict):
                 detail["composed"] = granted
                 if refined is not None:
@@ -214,7 +218,7 @@ class Ledger:
         with self._database.read() as connection:
             book = Book(connection)
             book.check_unit(budget, unit)
-            refined = self._refined(connection, book, units)
+            refined = self._refined(connection, book, units, budget)
             cap, delta = book.cap(budget, lifetime)
         plan = Plan(budget, refined.seen if refined else None) if planned else None
         spent, group = book.worst(book.groups(budget, plan), delta, planned)
@@ -239,7 +243,7 @@ class Ledger:
         """
         with self._database.read() as connection:
             book = Book(connection)
-            refined = self._refined(connection, book, units)
+            refined = self._refined(connection, book, units, budget)
             delta = book.cap(budget, lifetime)[1]
         plan = Plan(budget, refined.seen if refined else None) if planned else None
         fresh = len(units.hashes) - sum(refined.seen.values()) if plan and units is not None and refined else 0
@@ -280,6 +284,43 @@ class Ledger:
             found = _chain.parse(connection.execute(rows).mappings())
         return [one for one in found if what in (None, one.detail["what"]) and run in (None, one.run)]
 
+    def note_once(self, run: str, what: str, content: Mapping[str, Any]) -> None:
+        """Note something that a run can have one of: the same again changes nothing.
+
+        Raises:
+            IntegrityError: the ledger notes another one for this run.
+        """
+        mine = select(entries).where(entries.c.kind == "note", entries.c.run == run)
+        with self._database.write() as connection:
+            noted = [one.detail for one in _chain.parse(connection.execute(mine).mappings()) if one.detail["what"] == what]
+            if not noted:
+                _chain.append(connection, "note", budget="", claim="", run=run, steps=0, detail={"what": what, **content})
+        if noted and noted[0] != {"what": what, **content}:
+            raise IntegrityError(
+                f"The {what} of run {run} is another than the one that the ledger {self.name} notes: it was changed or made "
+                "again, so start a new run."
+            )
+
+    def holds(self, head: Head) -> bool:
+        """Whether an end of the chain that was kept elsewhere still lies on it; `verify` first."""
+        with self._database.read() as connection:
+            found = connection.scalar(select(entries.c.hash).where(entries.c.seq == head.entries))
+        return found == head.hash or head == Head(entries=0, hash=_chain.START)
+
+    def knows(self, claim: Claim) -> bool:
+        """Whether this ledger has granted a claim."""
+        mine = (entries.c.claim == claim.id, entries.c.run == claim.run, entries.c.budget == claim.budget)
+        with self._database.read() as connection:
+            rows = connection.execute(select(entries).where(*mine, entries.c.kind == "reserve")).mappings()
+            return any(claim_of(entry) == claim for entry in _chain.parse(rows))
+
+    def now(self) -> datetime:
+        """The time (UTC), never before that of an entry: a clock that was set back gives no second chance."""
+        with self._database.read() as connection:
+            last = connection.scalar(select(func.max(entries.c.at)))
+        here = datetime.now(UTC)
+        return here if last is None else max(here, datetime.fromisoformat(last))
+
     def head(self) -> Head:
         """The end of the chain."""
         with self._database.read() as connection:
@@ -301,10 +342,11 @@ class Ledger:
             cohorts.check(connection, {number: leaf.digest for number, leaf in leaves.items()}, self._database.name)
             return end
 
-    def _refined(self, connection: Connection, book: Book, units: Units | None) -> Refinement | None:
+    def _refined(self, connection: Connection, book: Book, units: Units | None, budget: str) -> Refinement | None:
         if units is None:
             return None
         book.check_key(units.key, self._database.name)
+        book.check_naming(budget, units.by)
         return cohorts.refine(cohorts.load(connection, units.kind), units.hashes, book.made + 1)
 
     def _last(self, connection: Connection, claim: Claim) -> tuple[str, int]:
@@ -331,70 +373,5 @@ class Ledger:
             )
 
 
-def _grant(book: Book, run: str, lifetime: Lifetime, plan: Spend, refined: Refinement | None) -> dict[str, Any] | str:
-    """What the reservation's entry keeps of the composition, or the sentence that refuses it for want of budget."""
-    about = Plan(lifetime.budget, refined.seen if refined else None)
-    own = book.groups(lifetime.budget, about)
-    cap, delta = book.cap(lifetime.budget, lifetime)
-    after, group = book.worst(own, delta, [plan])
-    if after > cap:
-        return _refusal(book, run, lifetime.budget, lifetime, plan, about)
-    _check_names(book, lifetime, refined)
-    for budget in sorted(book.budgets(claim for one in own if PLAN in one for claim in one) - {lifetime.budget}):
-        other, slack = book.cap(budget)
-        if book.worst(book.groups(budget, about), slack, [plan])[0] > other:
-            return _refusal(book, run, budget, lifetime, plan, about)
-    return book.composed(group, delta, [plan], after)
-
-
-def _check_names(book: Book, lifetime: Lifetime, refined: Refinement | None) -> None:
-    """Refuse people of a budget that the policy does not name."""
-    for cohort, count in (refined.seen if refined else {}).items():
-        strange = book.budgets(book.leaves[cohort].claims) - {lifetime.budget, *lifetime.also}
-        if strange:
-            name, unit = min(strange), book.leaves[cohort].kind
-            raise UsageError(
-                f"At least {count:,} {unit}{'s' if count > 1 else ''} of this data are in budget {name} already, and the "
-                f"policy charges budget {lifetime.budget}: charge {name}, or name it in privacy.lifetime.also, so that "
-                "what was spent there counts here too."
-            )
-
-
-def _refusal(book: Book, run: str, budget: str, lifetime: Lifetime, plan: Spend, about: Plan) -> str:
-    cap, delta = book.cap(budget, lifetime if budget == lifetime.budget else None)
-    groups = book.groups(budget, about)
-    people = {group for group in groups if PLAN in group} or groups
-
-    def after(steps: int) -> float:
-        return book.worst(groups, delta, [plan.of(steps)])[0]
-
-    spent = book.worst({group - {PLAN} for group in people}, delta)[0]
-    low, high = 0, plan.steps  # low steps fit, high do not
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if after(middle) <= cap else (low, middle)
-    tighter = budget != lifetime.budget or (cap, delta) != (lifetime.epsilon, lifetime.delta)
-    return (
-        f"Budget {budget} cannot hold run {run}: of its ε {cap:g} at δ {delta:g}"
-        f"{', the tightest cap that a run has registered,' if tighter else ''} {spent:.3f} is spent and "
-        f"{max(0.0, cap - spent):.3f} is left, and with this run's {plan.steps} steps it would be {after(plan.steps):.3f}; "
-        f"{low} of them would fit, so lower train.steps or privacy.epsilon, or train on other people's data under a "
-        "budget of their own."
-    )
-
-
 def _append(connection: Connection, kind: _chain.Kind, claim: Claim, steps: int, detail: dict | None = None) -> None:
     _chain.append(connection, kind, budget=claim.budget, claim=claim.id, run=claim.run, steps=steps, detail=detail)
-
-
-def _plan(sampling_rate: float, noise_multiplier: float, steps: int) -> Spend:
-    try:
-        plan = Spend(sampling_rate=sampling_rate, noise_multiplier=noise_multiplier, steps=steps)
-    except ValidationError as error:
-        raise UsageError(
-            f"A reservation's {error.errors()[0]['loc'][0]} is out of range: the sampling rate lies in (0, 1], the "
-            f"noise multiplier is at least {LEAST_NOISE} and the steps are a whole number from 1."
-        ) from None
-    if plan.steps < 1:
-        raise UsageError("A reservation needs at least one step: set train.steps to 1 or more.")
-    return plan

@@ -28,7 +28,7 @@ from pipeline.strictness import STARTING_VALUES, only_tighter
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Limit = Annotated[float, Field(allow_inf_nan=False)]
-_BUDGET = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
 class Section(BaseModel):
@@ -159,12 +159,12 @@ class Canaries(Section):
 class Lifetime(Section):
     """The lifetime budget of the people in the data, kept in the ledger across runs."""
 
-    budget: str = Field(default="default", pattern=_BUDGET)
-    also: tuple[Annotated[str, Field(pattern=_BUDGET)], ...] = Field(
+    budget: str = Field(default="default", pattern=_NAME)
+    also: tuple[Annotated[str, Field(pattern=_NAME)], ...] = Field(
         default=(),
         description="other budgets that people of this data may be in; what they spent there counts here too, and back",
     )
-    epsilon: float = Field(gt=0)
+    epsilon: float = Field(gt=0, allow_inf_nan=False)
     delta: float = Field(gt=0, lt=1e-3)
     on_exhausted: Literal["refuse"] = "refuse"
 
@@ -243,7 +243,7 @@ class Train(Section):
     )
     steps: Count | Literal["auto"] = Field(default="auto", description="noisy steps; auto takes as many as the noise bears")
     learning_rate: float = Field(gt=0)
-    clipping_norm: float = Field(gt=0)
+    clipping_norm: float = Field(gt=0, allow_inf_nan=False)
     microbatch_tokens: int = Field(default=4096, ge=64, description="tokens held in memory at once; does not change the result")
     reuse_gigabytes: float = Field(
         default=4,
@@ -327,7 +327,7 @@ class Retention(Section):
 class Policy(Section):
     """A resolved policy. `digest` is the SHA-256 of its canonical JSON and names it in ledger, report and caches."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: str = Field(pattern=_NAME)
     description: str = Field(min_length=8)
     model: str = Field(default="nano", description="base model: a name of `hushtune models list`, or a Hugging Face folder")
     data: Data = Data()
@@ -336,7 +336,7 @@ class Policy(Section):
     privacy: Privacy
     train: Train
     audit: Audit = Audit()
-    gates: dict[str, Gate] = Field(min_length=1)
+    gates: dict[Annotated[str, Field(pattern=_NAME)], Gate] = Field(min_length=1)
     release: Release = Release()
     retention: Retention = Retention()
 

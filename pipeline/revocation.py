@@ -95,7 +95,7 @@ def check(manifest: str, home: Path | None, path: Path | None, keys: Sequence[Pa
 
     Args:
         manifest: SHA-256 of its manifest.json.
-        home: where the release lies, whose list and (if it is a file) ledger are asked; None for a copy elsewhere.
+        home: where the release lies, whose list and ledger are asked; None for a copy elsewhere.
         path: a list to ask instead.
         keys: public keys.
 
@@ -106,7 +106,7 @@ def check(manifest: str, home: Path | None, path: Path | None, keys: Sequence[Pa
     known: list[dict[str, Any]] = []
     if path is not None:
         known += [one.model_dump() for one in read(path, keys)]
-    if home is not None and (home / "ledger.db").exists() and not os.environ.get("HUSHTUNE_LEDGER_URL"):
+    if home is not None and ((home / "ledger.db").exists() or os.environ.get("HUSHTUNE_LEDGER_URL")):
         known += [entry.detail for entry in Ledger(home).notes("revocation")]
     for one in known:
         if one["manifest"] == manifest:

@@ -69,7 +69,7 @@ def check_name(name: str, form: str = NAME) -> None:
     Raises:
         UsageError: it holds other characters than letters, digits, dots, dashes and underscores.
     """
-    if not re.match(form, name):
+    if not re.fullmatch(form, name):
         raise UsageError(
             f"{name!r} cannot name a run: use letters, digits, dots, dashes and underscores, at most 64, and begin with a "
             "letter or a digit."

@@ -264,6 +264,24 @@ def _judge(gate: Gate) -> Callable[[Any, Any], Direction]:
     return _towards("low", "value", "high") if gate.at_most is not None else _towards("high", "value", "low")
 
 
+def check_name(policy: Policy) -> None:
+    """Refuse a policy that goes by the name of a preset and is laxer: a report that says `strict` must mean it.
+
+    Raises:
+        PolicyError: a key is looser than the preset's, or cannot be compared with it.
+    """
+    from pipeline.policy import load, presets
+
+    if policy.name not in presets() or policy.name == STARTING_VALUES:
+        return
+    for change in changes(load(policy.name), policy):
+        if change.direction in ("looser", "incomparable"):
+            raise PolicyError(
+                f"A policy is called {policy.name} as a preset is, and its {change.key} is {json.dumps(change.new)} where that "
+                f"has {json.dumps(change.old)}: give it a name of its own."
+            )
+
+
 def only_tighter(parent: str, old: Policy, child: str, new: Policy) -> None:
     """Refuse a child that loosens what its parent says.
 

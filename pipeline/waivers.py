@@ -34,7 +34,7 @@ def waive(home: Path, policy: Policy, gate: str, *, by: str, why: str, days: int
         by: who decides.
         why: the reason, which stands first in the report.
         days: how long it holds, from 1 to 365.
-        today: the day from which it holds.
+        today: the day from which it holds, by `Ledger.now`.
 
     Raises:
         UsageError: the policy has no such gate, or does not let it be waived, or a name, reason or end is missing.
@@ -58,12 +58,13 @@ def waive(home: Path, policy: Policy, gate: str, *, by: str, why: str, days: int
     return waiver, path
 
 
-def load(home: Path, policy: Policy) -> list[Waiver]:
-    """The waivers of a policy, each with its signature checked.
+def load(home: Path, policy: Policy, ledger: Ledger) -> list[Waiver]:
+    """The waivers of a policy, each with its signature checked and noted in the ledger.
 
     Raises:
-        IntegrityError: a waiver was changed, or was signed by nobody who is trusted here.
+        IntegrityError: a waiver was changed, was signed by nobody who is trusted here, or was given beside this ledger.
     """
+    noted = [entry.detail for entry in ledger.notes("waiver")]
     keys, found = signing.trusted_keys(home), []
     for path in sorted((home / "waivers").glob("*.json")):
         content = signing.unseal(path.read_text(encoding="utf-8"), KIND, keys, path)
@@ -71,4 +72,9 @@ def load(home: Path, policy: Policy) -> list[Waiver]:
             found.append(Waiver.model_validate(content))
         except ValidationError:
             raise IntegrityError(f"{path} is signed and is not a waiver: remove it.") from None
+        if {"what": "waiver", **content} not in noted:
+            raise IntegrityError(
+                f"The ledger {ledger.name} does not note the waiver {path}, which was given in another place or time: remove "
+                "it, and give it here."
+            )
     return [one for one in found if one.policy == policy.digest]

@@ -241,6 +241,26 @@ def test_a_million_units_stay_practical(ledger, monkeypatch):
     assert ledger.standing("people").cohorts == 3
 
 
+def test_people_who_are_known_by_something_else_do_not_pass_for_new(ledger):
+    """The same data by another column or pattern: nobody would be recognised, and the budget would begin anew."""
+    ledger.reserve(**plan("one"), units=people("ann@a", "bob@b")._replace(by="column mail"))
+    renamed = people("ann", "bob")._replace(by="column mail and pattern ^[^@]+")
+    ledger.reserve(**plan("control"), units=people("cat")._replace(by="column mail"))
+    before = ledger.head()
+    for ask in (ledger.reserve, lambda **more: ledger.standing("people", units=more["units"])):
+        with pytest.raises(UsageError, match=r"knows its people by column mail and this run by column mail and pattern"):
+            ask(**plan("two"), units=renamed)
+    assert ledger.head() == before
+    assert ledger.history("people")[0].detail["units"]["by"] == "column mail"
+
+
+def test_a_key_that_others_may_read_is_refused(tmp_path):
+    cohorts.load_key(tmp_path)
+    (tmp_path / "keys" / "units.key").chmod(0o640)
+    with pytest.raises(StageError, match="chmod 600"):
+        cohorts.load_key(tmp_path)
+
+
 def test_nobody_can_be_found_without_the_key(ledger, tmp_path):
     """The stored bytes hold no name, and no hash that a name alone gives."""
     import hashlib

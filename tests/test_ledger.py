@@ -10,13 +10,23 @@ import sqlite3
 import stat
 import tempfile
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
+from pipeline import _account, _chain, _grant
 from pipeline.cohorts import hashed
 from pipeline.errors import BudgetExhausted, IntegrityError, StageError, UsageError
 from pipeline.folders import canonical
@@ -331,6 +341,7 @@ class Life(RuleBasedStateMachine):
         ledger = self.ledgers[process]
         content = self.planned(run, budget, steps, named, about)
         before = ledger.head()
+        elsewhere = {p for p in about or () for r in self.people_of(p) if self.runs[r]["lifetime"].budget != budget}
         try:
             claim = ledger.reserve(**content)
         except BudgetExhausted:
@@ -339,10 +350,10 @@ class Life(RuleBasedStateMachine):
             return None
         except UsageError:
             assert not named
-            elsewhere = {p for p in about for r in self.people_of(p) if self.runs[r]["lifetime"].budget != budget}
             assert elsewhere
             assert ledger.head() == before
             return None
+        assert named or not elsewhere
         self.runs[claim.id], self.about[claim.id] = content, about
         self.recorded[claim.id] = self.applied[claim.id] = 0
         return claim
@@ -449,6 +460,40 @@ TestLife = Life.TestCase
 TestLife.settings = settings(max_examples=12, stateful_step_count=16, deadline=None)
 
 
+def _refund(entry, taken, closed):
+    charge = _real_charge(entry, taken, closed)
+    return charge if closed else charge.model_copy(update={"charged": taken})  # an open claim for what it took so far
+
+
+def _forget(entry, taken, closed):
+    return _real_charge(entry, max(0, taken - 1) if closed else taken, closed)
+
+
+_real_charge = _account._charge
+FAULTS = {
+    "an open claim is charged for what it took": (_account, "_charge", _refund),
+    "a closed claim is charged for a step less": (_account, "_charge", _forget),
+    "more steps than reserved": (Ledger, "_within", lambda *_: None),
+    "caps do not hold": (_account.Book, "cap", lambda *_: (9.0, 1e-5)),
+    "other budgets' people are not recognised": (_grant, "_check_names", lambda *_: None),
+    "people are charged for one run only": (_account, "_maximal", lambda groups: {frozenset(sorted(g)[:1]) for g in groups}),
+}
+
+
+_SLOW = ("a closed claim is charged for a step less", "more steps than reserved", "other budgets' people are not recognised")
+
+
+@pytest.mark.parametrize("fault", [pytest.param(one, marks=pytest.mark.slow if one in _SLOW else ()) for one in FAULTS])
+def test_the_life_of_a_faulty_ledger_is_found(monkeypatch, fault):
+    """The control: the state machine above fails on each of these."""
+    owner, name, faulty = FAULTS[fault]
+    monkeypatch.setattr(owner, name, faulty)
+    with pytest.raises((AssertionError, BaseExceptionGroup)):
+        run_state_machine_as_test(
+            Life, settings=settings(TestLife.settings, max_examples=100, phases=[Phase.generate], database=None)
+        )
+
+
 # Several processes.
 
 
@@ -480,6 +525,38 @@ def test_sixteen_processes_that_reserve_at_once_never_overspend(where):
     assert ledger.standing("people").runs == fits
     assert ledger.standing("people").epsilon_spent <= 1.3
     assert ledger.verify().entries == fits
+
+
+def _reserve_unlocked(where, barrier, results, name: int) -> None:
+    """As above, on a ledger that grants under the lock what it has composed before it."""
+    from pipeline import ledger as faulty
+
+    real, granted = faulty.grant, []
+
+    def grant(*arguments):
+        if not granted:
+            granted.append(real(*arguments))
+            barrier.wait()
+        return granted[0]
+
+    faulty.grant = grant
+    ledger = Ledger(where)
+    ledger.reserve(**plan(f"run-{name}", steps=10))
+    results.put(1)
+
+
+def test_sixteen_processes_overspend_where_the_lock_does_not_cover_the_composition(tmp_path, monkeypatch):
+    """The control of the test above."""
+    monkeypatch.delenv("HUSHTUNE_LEDGER_URL", raising=False)
+    Ledger(tmp_path)
+    barrier, results = CLEAN.Barrier(16), CLEAN.Queue()
+    workers = [CLEAN.Process(target=_reserve_unlocked, args=(tmp_path, barrier, results, name)) for name in range(16)]
+    for worker in workers:
+        worker.start()
+    assert sum(results.get(timeout=120) for _ in workers) == 16
+    for worker in workers:
+        worker.join()
+    assert Ledger(tmp_path).standing("people").epsilon_spent > LIFETIME.epsilon
 
 
 def _train(home: Path, claim, wire) -> None:
@@ -529,6 +606,32 @@ def test_two_processes_on_one_claim_never_take_a_step_for_nothing(ledger):
         worker.join()
     assert applied <= ledger.taken(claim) == 40
     ledger.verify()
+
+
+# Notes.
+
+
+def test_what_a_run_has_once_is_not_exchanged(ledger):
+    ledger.note_once("one", "evidence", {"digest": "a"})
+    ledger.note_once("one", "evidence", {"digest": "a"})  # a stage that runs again
+    ledger.note_once("two", "evidence", {"digest": "b"})
+    with pytest.raises(IntegrityError, match="evidence of run one is another"):
+        ledger.note_once("one", "evidence", {"digest": "b"})
+    assert [entry.run for entry in ledger.notes("evidence")] == ["one", "two"]
+
+
+def test_time_does_not_go_back(ledger, monkeypatch):
+    class Later(datetime):
+        @classmethod
+        def now(cls, zone=None):
+            return datetime(2100, 1, 2, tzinfo=zone)
+
+    assert abs(ledger.now() - datetime.now(UTC)) < timedelta(minutes=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(_chain, "datetime", Later)
+        ledger.note("one", "test", {})
+    ledger.note("two", "test", {})
+    assert ledger.now() == datetime(2100, 1, 2, tzinfo=UTC)
 
 
 # The chain.

@@ -120,6 +120,34 @@ def test_a_wrong_policy_is_refused_in_one_sentence_that_names_the_place(tmp_path
     assert caught.value.exit_code == 2
 
 
+def test_a_key_that_is_said_twice_is_refused(tmp_path: Path) -> None:
+    """YAML would take the last without a word, and a reader the first."""
+    path = tmp_path / "ours.yaml"
+    path.write_text("extends: default\nprivacy:\n  epsilon: 1\n  epsilon: 8\n")
+    with pytest.raises(PolicyError, match=r"says a key twice \(line 4\)"):
+        policy.load(path)
+    path.write_text("extends: default\nprivacy:\n  epsilon: 1\n  lifetime: {epsilon: 8}\n")
+    assert policy.load(path).privacy.epsilon == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "privacy: {lifetime: {epsilon: .inf}}",
+        "privacy: {lifetime: {epsilon: .nan}}",
+        "privacy: {epsilon: .nan}",
+        "train: {clipping_norm: .inf}",
+        "gates: {a/../../b: {figure: x.y, at_most: 1, why: Because of it., owner: nobody}}",
+        "name: !!python/name:os.system",
+    ],
+)
+def test_no_limit_is_endless_and_no_name_is_a_path(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "ours.yaml"
+    path.write_text(f"extends: base\n{text}\n")
+    with pytest.raises(PolicyError):
+        policy.load(path)
+
+
 def test_a_missing_policy_names_those_there_are() -> None:
     with pytest.raises(PolicyError, match="choose one of base, default"):
         policy.load("nowhere")

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import stat
 import threading
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,8 @@ from typing import NamedTuple
 
 import pytest
 
-from pipeline import _shelf, approval, revocation, signing
+from pipeline import _chain, _shelf, cli, revocation, signing
+from pipeline import ledger as ledgers
 from pipeline import policy as policies
 from pipeline._manifest import Manifest
 from pipeline.approval import approve, hold
@@ -194,6 +196,37 @@ def test_a_run_is_published_once(tmp_path):
     assert os.readlink(tmp_path / "releases" / "letters" / "latest") == "2"
 
 
+def test_a_report_that_was_written_again_makes_no_second_release(tmp_path):
+    """A crash after the rename: the line goes on, writes its report anew, with another date, and publishes."""
+    arguments = a_run(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "note", lambda *_: (_ for _ in ()).throw(StageError("killed before the ledger noted it")))
+        with pytest.raises(StageError, match="killed"):
+            publish(**arguments)
+    (seen,) = releases(tmp_path)
+    (arguments["report_folder"] / "report.html").write_text("<html>another date</html>")
+    assert publish(**arguments) == seen
+    assert releases(tmp_path) == [seen]
+    assert len(Ledger(tmp_path).notes("release", "run-1")) == 1
+    weights = arguments["trained"].adapter / "adapter_model.safetensors"
+    weights.write_bytes(b"other")
+    other = Trained(arguments["trained"].adapter, digest_folder(arguments["trained"].adapter))
+    with pytest.raises(IntegrityError, match="with another adapter or policy"):
+        publish(**arguments | {"trained": other})
+
+
+def test_a_release_that_was_taken_away_is_not_published_anew(tmp_path):
+    """Withdrawn and deleted, it would come back under a version that nobody has revoked."""
+    arguments = a_run(tmp_path)
+    made = publish(**arguments)
+    revoke(made.folder, tmp_path, "It remembers a name.")
+    shutil.rmtree(made.folder)
+    for again in (arguments, arguments | {"name": "other"}):
+        with pytest.raises(StageError, match="was released as letters version 1, which is gone"):
+            publish(**again)
+    assert releases(tmp_path) == []
+
+
 def test_publishers_of_one_name_take_turns(tmp_path):
     runs = [a_run(tmp_path, run=f"run-{k}") for k in range(6)]
     made = []
@@ -347,6 +380,19 @@ def test_a_release_verifies_where_it_is_deployed(tmp_path):
         verify(tmp_path / "deployed")
 
 
+def test_keys_that_lie_beside_a_release_prove_nothing(tmp_path, capsys, monkeypatch):
+    """A stranger's whole home: keys, release and signatures agree with each other."""
+    mine, strangers = tmp_path / "mine", tmp_path / "stranger"
+    publish(**a_run(mine))
+    monkeypatch.setenv("HUSHTUNE_SIGNING_KEY", str(signing.new_key(strangers).with_name("release.key")))
+    forged = publish(**a_run(strangers, weights=b"evil"))
+    for path in (forged.folder, forged.folder.parent / "latest"):
+        assert cli.main(["verify", str(path), "--home", str(mine)]) == 2
+        assert "proves nothing" in capsys.readouterr().err
+    assert cli.main(["verify", str(forged.folder), "--home", str(mine), "--key", str(KEYS["public"])]) == 1
+    assert cli.main(["verify", "letters", "--home", str(strangers)]) == 0  # the control: whoever trusts that home says so
+
+
 def test_no_release_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="no release"):
         verify(tmp_path / "nothing")
@@ -452,14 +498,41 @@ def test_an_approval_comes_in_time_and_from_somebody_else(tmp_path, monkeypatch)
             return now + timedelta(seconds=1)
 
     with monkeypatch.context() as patch:
-        patch.setattr(approval, "datetime", Later)
+        patch.setattr(ledgers, "datetime", Later)
         with pytest.raises(StageError, match="could be approved until"):
             approve(arguments["run"], "Ada")
     assert releases(tmp_path) == []
     made = approve(arguments["run"], "Ada")
     with monkeypatch.context() as patch:
-        patch.setattr(approval, "datetime", Later)
+        patch.setattr(ledgers, "datetime", Later)
         assert approve(arguments["run"], "Ada") == made  # it was in time
+
+
+@pytest.mark.parametrize("by", ["ann smith", "ANN  SMITH", "Ann\u00a0Smith", "\uff21nn Smith", "AnnSmith"])
+def test_a_submitter_is_known_under_any_spelling(tmp_path, monkeypatch, by):
+    monkeypatch.setenv("HUSHTUNE_USER", "  Ann Smith ")
+    arguments = a_run(tmp_path, "awaiting_approval")
+    held(arguments)
+    with pytest.raises(UsageError):
+        approve(arguments["run"], by)
+    assert approve(arguments["run"], "Ann Smythe").version == "1"  # the control
+
+
+def test_a_clock_that_was_set_back_does_not_bring_an_approval_back(tmp_path, monkeypatch):
+    arguments = a_run(tmp_path, "awaiting_approval")
+    expires = datetime.fromisoformat(json.loads((held(arguments) / "manifest.json").read_text())["expires"])
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, zone=None):
+            return expires + timedelta(days=1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_chain, "datetime", Later)
+        Ledger(tmp_path).note("another-run", "test", {})  # something happened after the approval had expired
+    with pytest.raises(StageError, match="could be approved until"):  # and the clock is right again, or was set back
+        approve(arguments["run"], "Ada")
+    assert releases(tmp_path) == []
 
 
 def test_two_eyes_are_enough_where_the_policy_says_so(tmp_path, monkeypatch):
@@ -602,6 +675,12 @@ def test_a_revoked_release_no_longer_verifies(tmp_path):
     listed.unlink()
     with pytest.raises(IntegrityError, match="was revoked"):  # the ledger remembers
         verify(one.folder)
+    with sqlite3.connect(tmp_path / "ledger.db") as here, sqlite3.connect(tmp_path / "team.db") as there:
+        here.backup(there)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HUSHTUNE_LEDGER_URL", f"sqlite:///{tmp_path / 'team.db'}")
+        with pytest.raises(IntegrityError, match="was revoked"):  # wherever it is
+            verify(one.folder)
     assert [made.version for made in releases(tmp_path)] == ["1", "2"]
 
 

@@ -29,7 +29,7 @@ def test_two_runs_of_a_second_differ(tmp_path):
     assert len({runs.start(tmp_path, "mail").id for _ in range(8)}) == 8
 
 
-@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 65, "spaced name"])
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 65, "spaced name", "line\n"])
 def test_a_name_that_could_leave_the_home_is_refused(name, tmp_path):
     with pytest.raises(UsageError):
         runs.start(tmp_path, name)

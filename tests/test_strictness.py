@@ -9,10 +9,11 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from pipeline import cli
 from pipeline import policy as policies
 from pipeline.errors import PolicyError
 from pipeline.policy import Policy
-from pipeline.strictness import RULES, changes, leaves
+from pipeline.strictness import RULES, changes, check_name, leaves
 
 HOUSE = policies.load("default").override(
     release__inconclusive="release",
@@ -234,9 +235,31 @@ def test_presets_are_tighter_than_the_default(name):
     assert loose == (["privacy.lifetime.delta"] if name == "gdpr" else [])  # a δ for people, of whom there are fewer
 
 
-def test_the_diff_says_which_way(capsys):
-    from pipeline import cli
+def test_a_policy_that_goes_by_the_name_of_a_preset_is_as_tight(tmp_path):
+    path = tmp_path / "ours.yaml"
+    for text, laxer in [
+        ("extends: base\nname: strict\nprivacy: {epsilon: 50}", True),
+        ("extends: default\nname: strict", True),
+        ("extends: strict\nprivacy: {epsilon: 1}", False),
+        ("extends: base\nname: ours\nprivacy: {epsilon: 50}", False),
+        ("extends: base\nprivacy: {epsilon: 50}", False),  # base promises nothing
+    ]:
+        path.write_text(text)
+        if laxer:
+            with pytest.raises(PolicyError, match="as a preset is"):
+                check_name(policies.load(path))
+            assert cli.main(["policy", "check", str(path)]) == 2
+            assert cli.main(["plan", "--policy", str(path), "--home", str(tmp_path / "home")]) == 2
+        else:
+            check_name(policies.load(path))
 
+
+@pytest.mark.parametrize("name", policies.presets())
+def test_presets_go_by_their_own_name(name):
+    check_name(policies.load(name))
+
+
+def test_the_diff_says_which_way(capsys):
     assert cli.main(["policy", "diff", "strict", "default"]) == 0
     out = capsys.readouterr().out
     assert "privacy.epsilon: 3.0 → 8.0, LOOSER: how much one run may reveal about a unit" in out

@@ -27,16 +27,18 @@ def _here(monkeypatch):
 
 def test_a_waiver_is_signed_kept_noted_and_lifts_its_gate(tmp_path):
     made, path = waivers.waive(tmp_path, DEFAULT, "utility", **GIVEN)
-    assert waivers.load(tmp_path, DEFAULT) == [made]
-    assert waivers.load(tmp_path, policies.load("strict")) == []
-    assert judge(DEFAULT, good(**POOR), waivers.load(tmp_path, DEFAULT), TODAY).status == "released"
-    assert judge(DEFAULT, good(**POOR), waivers.load(tmp_path, DEFAULT), TODAY + timedelta(days=11)).status == "rejected"
+    ledger = Ledger(tmp_path)
+    assert waivers.load(tmp_path, DEFAULT, ledger) == [made]
+    assert waivers.load(tmp_path, policies.load("strict"), ledger) == []
+    assert judge(DEFAULT, good(**POOR), waivers.load(tmp_path, DEFAULT, ledger), TODAY).status == "released"
+    late = TODAY + timedelta(days=11)
+    assert judge(DEFAULT, good(**POOR), waivers.load(tmp_path, DEFAULT, ledger), late).status == "rejected"
     assert Ledger(tmp_path).notes("waiver")[0].detail["why"] == "A pilot for ten readers."
     for place in (100, 200, -10):
         sound = path.read_bytes()
         path.write_bytes(sound[:place] + bytes([sound[place] ^ 1]) + sound[place + 1 :])
         with pytest.raises(IntegrityError, match=path.name):
-            waivers.load(tmp_path, DEFAULT)
+            waivers.load(tmp_path, DEFAULT, ledger)
         path.write_bytes(sound)
 
 
@@ -57,6 +59,18 @@ def test_a_waiver_that_cannot_be_given(tmp_path, gate, changes, match):
     assert not (tmp_path / "waivers").exists()
 
 
+def test_a_waiver_that_was_given_beside_the_ledger_counts_for_nothing(tmp_path, monkeypatch):
+    """Signed by the organisation's key in a home of one's own, with a date of one's own, and copied here."""
+    waivers.waive(tmp_path, DEFAULT, "utility", **GIVEN)
+    aside = tmp_path / "aside"
+    monkeypatch.setenv("HUSHTUNE_SIGNING_KEY", str(tmp_path / "keys" / "release.key"))
+    _, path = waivers.waive(aside, DEFAULT, "utility", **GIVEN | {"why": "Because I say so."})
+    assert len(waivers.load(aside, DEFAULT, Ledger(aside))) == 1  # the control: there it counts
+    path.rename(tmp_path / "waivers" / path.name)
+    with pytest.raises(IntegrityError, match="does not note the waiver"):
+        waivers.load(tmp_path, DEFAULT, Ledger(tmp_path))
+
+
 def test_the_command(tmp_path, capsys):
     call = [
         "policy",
@@ -74,7 +88,7 @@ def test_the_command(tmp_path, capsys):
     assert cli.main([*call, "--home", str(tmp_path), "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert (content["gate"], content["policy"]) == ("utility", DEFAULT.digest)
-    assert len(waivers.load(tmp_path, DEFAULT)) == 1
+    assert len(waivers.load(tmp_path, DEFAULT, Ledger(tmp_path))) == 1
 
 
 def test_a_report_prints_waivers_first(tmp_path):
@@ -88,6 +102,6 @@ def test_a_report_prints_waivers_first(tmp_path):
     content = sample.build(**{"policy": DEFAULT, **values})
     page = render(content)
     first = page.index("Waived by Ada Lovelace on 2030-05-17, until 2030-05-27")
-    assert page.index("<h1") < first < page.index('class="key"')
+    assert page.index("<h1") < first < page.index('<h2')  # in the first section
     assert "utility (waived)" in content["verdict"]["sentence"].lower() or "(waived)" in content["verdict"]["sentence"]
     assert content["verdict"]["failed"] == 0

@@ -16,6 +16,7 @@ from pipeline import policy as policies
 from pipeline._source import check
 from pipeline.display import Board, Line, Row
 from pipeline.policy import Policy
+from pipeline.strictness import check_name
 
 _DATA_FLAGS = (
     "text_column",
@@ -39,10 +40,16 @@ _QUIET = {
 
 
 def resolved_policy(arguments: argparse.Namespace) -> Policy:
-    """The policy named by --policy, with the column flags and --base-model laid over it."""
+    """The policy named by --policy, with the column flags and --base-model laid over it.
+
+    Raises:
+        PolicyError: it cannot be read, or goes by the name of a preset and is laxer.
+    """
     changes = {f"data__{flag}": getattr(arguments, flag, None) for flag in _DATA_FLAGS}
     base = getattr(arguments, "base_model", None)
-    return policies.load(arguments.policy).override(model=base, **changes)
+    policy = policies.load(arguments.policy).override(model=base, **changes)
+    check_name(policy)
+    return policy
 
 
 def data_file(arguments: argparse.Namespace) -> Path:

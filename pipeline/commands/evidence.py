@@ -46,7 +46,8 @@ def audit(arguments: argparse.Namespace) -> int:
         trained = stored(folder, "trained", Trained)
     else:
         trained = _from_elsewhere(adapter, planted, policy, arguments)
-    registered = planted.manifest_digest in Ledger(folder.parent.parent).manifests(folder.name)
+    ledger = Ledger(folder.parent.parent)
+    registered = planted.manifest_digest in ledger.manifests(folder.name)
     fresh = private_folder(folder / "audits") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
     with watched("audit") as line:
         evidence = attacks.audit(
@@ -60,7 +61,7 @@ def audit(arguments: argparse.Namespace) -> int:
             corpus=corpus,
             progress=line,
         )
-    verdict = gates.judge(policy, evidence, waivers.load(arguments.home, policy), datetime.now(UTC).date())
+    verdict = gates.judge(policy, evidence, waivers.load(arguments.home, policy, ledger), ledger.now().date())
     content = {
         "run": folder.name,
         "adapter": str(trained.adapter),

@@ -29,6 +29,11 @@ def verify(arguments: argparse.Namespace) -> int:
     from pipeline import release
 
     folder = _release(arguments)
+    if not arguments.key and folder.parents[1] != (arguments.home / "releases").resolve():
+        raise UsageError(
+            f"{folder} lies outside of the home {arguments.home}, and what lies beside it proves nothing: give the public key "
+            "of who released it by --key, or the home that you trust by --home."
+        )
     release.verify(folder, keys=arguments.key or (), revoked=arguments.revoked)
     answer(arguments, {"release": str(folder), "verified": True}, f"{folder}: every file is as it was released and signed.")
     return 0
@@ -93,7 +98,8 @@ def budget(arguments: argparse.Namespace) -> int:
     """Show where the budgets stand, what was charged to one, or check the whole ledger."""
     from pipeline.ledger import Ledger
 
-    if not (arguments.home / "ledger.db").exists() and not os.environ.get("HUSHTUNE_LEDGER_URL"):
+    shown = arguments.action == "verify" and _shows_runs(arguments.home)  # then a ledger that is gone is missed
+    if not (shown or (arguments.home / "ledger.db").exists() or os.environ.get("HUSHTUNE_LEDGER_URL")):
         answer(arguments, [], "No run has spent yet.")
         return 0
     ledger = Ledger(arguments.home)
@@ -144,11 +150,22 @@ def _history(arguments: argparse.Namespace, ledger) -> int:
     return 0
 
 
+def _shows_runs(home: Path) -> bool:
+    """Whether runs have spent here, whatever became of the ledger."""
+    from pipeline import release
+
+    return any((home / "runs").glob("*/claim.json")) or bool(release.releases(home))
+
+
 def _verify(arguments: argparse.Namespace, ledger) -> int:
-    head = ledger.verify()
+    from pipeline import anchors
+
+    home = arguments.home.absolute()
+    head, held = anchors.check(home, ledger, arguments.release or (), arguments.key or ())
     answer(
         arguments,
-        head.model_dump(mode="json"),
-        f"The ledger is whole: {head.entries} entries, and each follows from the one before.",
+        head.model_dump(mode="json") | {"anchors": held},
+        f"The ledger is whole: {head.entries} entries, each follows from the one before, and it holds what "
+        f"{held} releases and runs say of it.",
     )
     return 0

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from datetime import UTC, datetime
 from typing import Any
 
 import yaml
 
 from pipeline import policy as policies
 from pipeline.commands.common import answer, columns
-from pipeline.strictness import changes
+from pipeline.strictness import changes, check_name
 
 _WAYS = {"tighter": "tighter", "looser": "LOOSER", "incomparable": "cannot be compared", "free": "changes no protection"}
 
@@ -46,6 +45,7 @@ def diff(arguments: argparse.Namespace) -> int:
 def check(arguments: argparse.Namespace) -> int:
     """Validate a policy; an invalid one is an error that names the key."""
     policy = policies.load(arguments.policy)
+    check_name(policy)
     answer(
         arguments,
         {"name": policy.name, "digest": policy.digest},
@@ -57,9 +57,10 @@ def check(arguments: argparse.Namespace) -> int:
 def waive(arguments: argparse.Namespace) -> int:
     """Sign a waiver of one gate of a policy."""
     from pipeline import runs, waivers
+    from pipeline.ledger import Ledger
 
     policy, home = policies.load(arguments.policy), runs.open_home(arguments.home)
-    today = datetime.now(UTC).date()
+    today = Ledger(home).now().date()
     why = {"by": arguments.by, "why": arguments.why, "days": arguments.days}
     made, path = waivers.waive(home, policy, arguments.gate, **why, today=today)
     said = f"Gate {made.gate} of policy {policy.name} is waived by {made.by} until {made.expires}: {path}"

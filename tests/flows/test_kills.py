@@ -22,7 +22,7 @@ from tests.flows import line, whole
 from tests.test_gates import good
 
 OPERATIONS = ["open", "fsync", "mkdir", "rename", "replace", "unlink", "symlink", "chmod"]
-ENTRIES = ["reserve", "spend", "close", "note"]
+ENTRIES = ["reserve", "spend", "close", "note_once", "note"]
 RUN = "killed-run"
 
 
@@ -97,8 +97,13 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("points", [3, pytest.param(40, marks=pytest.mark.slow)])
-def test_a_run_killed_anywhere_completes_or_is_refused_and_loses_no_spend(place, tmp_path, monkeypatch, one_thread, points):
+PARTS = 6  # of the slow test, so that none takes too long: a run is killed and taken up again at each of some ten points
+
+
+@pytest.mark.parametrize(("points", "part"), [(3, None), *(pytest.param(40, k, marks=pytest.mark.slow) for k in range(PARTS))])
+def test_a_run_killed_anywhere_completes_or_is_refused_and_loses_no_spend(
+    place, tmp_path, monkeypatch, one_thread, points, part
+):
     monkeypatch.delenv("HUSHTUNE_LEDGER_URL", raising=False)
     unprobed = {"figure": "privacy.epsilon", "judge": "value", "at_most": 8, "at_least": None}
     content = line.policy(place) | {"name": "open", "scrub": {"probes": 0, "entities": ["EMAIL_ADDRESS"]}}
@@ -117,6 +122,9 @@ def test_a_run_killed_anywhere_completes_or_is_refused_and_loses_no_spend(place,
     before_entries = [place for place, name in enumerate(done, 1) if name.removeprefix("after ") in ENTRIES]
     spread = [1 + round(k * (len(done) - 1) / max(1, points - 1)) for k in range(points)]
     chosen = sorted({*spread, *(before_entries if points > 10 else before_entries[3:4])})
+    if part is not None:
+        chosen = chosen[len(chosen) * part // PARTS : len(chosen) * (part + 1) // PARTS]
+    print("kill points:", *(f"{point} {done[point - 1]}" for point in chosen), f"of {len(done)}", sep="\n  ")
     for point in chosen:
         home, applied = tmp_path / f"at-{point}", Applied()
 

@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline import audit, cohorts, corpus, facts, gates, models, policy, release, report, retention, runs, scrub, waivers
+from pipeline import (
+    anchors,
+    audit,
+    cohorts,
+    corpus,
+    facts,
+    gates,
+    models,
+    policy,
+    release,
+    report,
+    retention,
+    runs,
+    scrub,
+    waivers,
+)
 from pipeline.canaries import plant
 from pipeline.folders import write_json
 from pipeline.ledger import Ledger
@@ -28,6 +42,7 @@ def run(home: Path, data: Path, rules_file: Path, name: str, run_id: str, *, att
     planted = plant(scrubbed, base, rules, job.folder / "planted")
     mechanism = calibrate(rules, planted.train_units)
     ledger = Ledger(home)
+    anchors.expect(home, ledger)
     claim = ledger.reserve(
         run=job.id,
         lifetime=rules.privacy.lifetime,
@@ -57,7 +72,8 @@ def run(home: Path, data: Path, rules_file: Path, name: str, run_id: str, *, att
         return "charged"
     registered = planted.manifest_digest in ledger.manifests(job.id)
     evidence = audit.audit(planted, trained, scrubbed, rules, job.folder / "evidence", registered=registered)
-    verdict = gates.judge(rules, evidence, waivers.load(home, rules), datetime.now(UTC).date())
+    ledger.note_once(job.id, "evidence", {"digest": gates.seal(evidence)})
+    verdict = gates.judge(rules, evidence, waivers.load(home, rules, ledger), ledger.now().date())
     write_json(job.folder / "verdict.json", verdict.model_dump(mode="json"))
     known = facts.for_report(job.folder)
     content = report.build(rules, read, scrubbed, planted, trained, evidence, verdict, standing, known)

@@ -1,0 +1,120 @@
+"""Where the ledger stood, as it was written down elsewhere: a chain that was cut, written anew or exchanged shows.
+
+The chain shows an edit in its middle. Whoever can write the database can also cut its end, or begin another one. So these are
+held against it:
+
+    the attestation of each release     the head of the chain when it was signed, and the ledger's note of the release
+    the claim of each run               its reservation
+    the list of revocations             a revocation that the ledger notes stands in the list
+
+A home is in its owner's hands, too. An attestation that has left the machine is in nobody's: `hushtune budget verify --release
+COPY` asks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from pipeline import _attestation, revocation, signing
+from pipeline._attestation import ATTESTATION
+from pipeline.errors import IntegrityError, UsageError
+from pipeline.ledger import Claim, Head, Ledger
+from pipeline.release import releases
+
+
+def check(home: Path, ledger: Ledger, copies: Iterable[Path] = (), keys: Sequence[Path] = ()) -> tuple[Head, int]:
+    """Verify the whole ledger, and hold it against everything that was written down elsewhere.
+
+    Args:
+        home: HUSHTUNE_HOME, whose releases, runs and revocations are asked.
+        ledger: the one to check.
+        copies: folders of releases that were kept elsewhere.
+        keys: public keys that signed the copies; the home's by default.
+
+    Returns:
+        The end of the chain, and how many attestations and claims lie on it.
+
+    Raises:
+        UsageError: a copy is no folder of a release, or there is no key to check it with.
+        IntegrityError: the chain was edited, does not hold what a release or a run shows, or an attestation was changed.
+    """
+    end = ledger.verify()
+    held = _held(home, ledger, strict=True)
+    noted = {entry.detail["manifest"] for entry in ledger.notes("release")}
+    for made in releases(home):
+        if made.manifest_digest not in noted:
+            raise IntegrityError(
+                f"The ledger {ledger.name} does not note the release {made.folder}: its end was cut, or the release was never "
+                "finished, which the command that made it does; else restore the ledger from a backup."
+            )
+    public = signing.trusted_keys(home, keys)
+    for folder in copies:
+        _lies_on(ledger, folder, public)
+        held += 1
+    listed = {one.manifest for one in revocation.read(home / "releases" / revocation.LIST, signing.trusted_keys(home))}
+    for entry in ledger.notes("revocation"):
+        if entry.detail["manifest"] not in listed:
+            raise IntegrityError(
+                f"The list of revocations of {home} lacks that of {entry.detail['name']} {entry.detail['version']}, which the "
+                "ledger notes: restore the list."
+            )
+    return end, held
+
+
+def expect(home: Path, ledger: Ledger) -> None:
+    """Refuse a ledger in which this home's releases and runs do not stand: it would have forgotten what was spent.
+
+    Raises:
+        IntegrityError: the ledger is another one, or its end was cut.
+    """
+    _held(home, ledger, strict=False)
+
+
+def _held(home: Path, ledger: Ledger, *, strict: bool) -> int:
+    """Hold the home's attestations and claims against the ledger and count them; `strict` also minds a damaged one."""
+    held, keys = 0, signing.trusted_keys(home)
+    for made in releases(home):
+        try:
+            _lies_on(ledger, made.folder, keys)
+        except (Damaged, UsageError):
+            if strict:
+                raise
+            continue  # `verify` and `budget verify` say so; the next run is about other bytes
+        held += 1
+    for path in sorted((home / "runs").glob("*/claim.json")):
+        try:
+            claim = Claim.model_validate_json(path.read_bytes())
+        except ValidationError:
+            raise IntegrityError(f"{path} is not a claim: restore it, or find out who wrote to it.") from None
+        if not ledger.knows(claim):
+            raise IntegrityError(
+                f"The ledger {ledger.name} does not hold what {path} reserved: its end was cut, or it is another ledger than "
+                "that of this home, so restore it, or let HUSHTUNE_LEDGER_URL name the right one."
+            )
+        held += 1
+    return held
+
+
+class Damaged(IntegrityError):
+    """An attestation that cannot be read as one."""
+
+
+def _lies_on(ledger: Ledger, folder: Path, keys: Sequence[Path]) -> None:
+    """The ledger holds the head that a release attests, whose other files are for `release.verify` to check."""
+    path = folder / ATTESTATION
+    if not path.is_file():
+        raise Damaged(f"{path} is missing, so nothing shows where the ledger stood: restore the release.")
+    if not keys:
+        raise UsageError(f"There is no public key to check {folder} with: give the .pub file of who released it by --key.")
+    try:
+        head = Head.model_validate(_attestation.read(path, keys)["predicate"]["ledger"])
+    except (IntegrityError, LookupError, TypeError, ValidationError) as error:
+        raise Damaged(str(error) if isinstance(error, IntegrityError) else f"{path} names no ledger: restore it.") from None
+    if not ledger.holds(head):
+        raise IntegrityError(
+            f"The ledger {ledger.name} does not hold entry {head.entries} as {path} attests it: its end was cut, it was "
+            "written anew, or it is another ledger, so restore it from a backup."
+        )
