@@ -102,6 +102,6 @@ def test_a_report_prints_waivers_first(tmp_path):
     content = sample.build(**{"policy": DEFAULT, **values})
     page = render(content)
     first = page.index("Waived by Ada Lovelace on 2030-05-17, until 2030-05-27")
-    assert page.index("<h1") < first < page.index('<h2')  # in the first section
+    assert page.index("<h1") < first < page.index("<h2")  # in the first section
     assert "utility (waived)" in content["verdict"]["sentence"].lower() or "(waived)" in content["verdict"]["sentence"]
     assert content["verdict"]["failed"] == 0
