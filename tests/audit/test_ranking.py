@@ -123,6 +123,24 @@ def test_the_ladder_has_a_rung_for_each_number_of_copies_with_its_ceiling() -> N
     assert figures["exposure.first_control"].value == 0
 
 
+def test_the_mean_of_a_few_secrets_lies_within_its_bounds_as_often_as_they_say() -> None:
+    """The four secrets of a rung, whatever the law of their ranks; a bootstrap of four (the control) covers too seldom."""
+    rng, size, trials = np.random.default_rng(0), 48**3, 400
+    for weight in (0.0, 0.5):  # ranked first, or by chance
+        truth = weight * math.log2(size) + (1 - weight) / math.log(2)
+        covered = plain = 0
+        for _ in range(trials):
+            ranks = np.where(rng.random(4) < weight, 1, rng.integers(1, size + 1, 4)).tolist()
+            figure = canary._mean("m", ranks, ranked((1,), (1,)), {}, 0.05, rng)
+            assert 0 <= figure.low <= figure.value <= figure.high <= figure.ceiling
+            covered += figure.low <= truth <= figure.high
+            bits = np.array(canary.exposures(ranks, size))
+            low, high = np.quantile(rng.choice(bits, (200, 4)).mean(1), [0.025, 0.975])
+            plain += low <= truth <= high
+        assert covered >= 0.95 * trials
+        assert plain < 0.9 * trials
+
+
 def test_a_promise_beyond_what_exposure_can_reach_is_said_to_test_nothing() -> None:
     made = canary.ladder_figures(ranked((100,), (16,)), {16: 12.0}, {}, 0.05, np.random.default_rng(0))
     limit = next(figure for figure in made if figure.name == "exposure.copies_16.dp_bits")

@@ -162,6 +162,9 @@ def test_the_strongest_attack_carries_the_widest_claim() -> None:
     assert "a3" in figure.method
     assert figure.resolvable
     assert figure.conditions == {"fine": True}
+    wide = areas | {"a0": areas["a0"].model_copy(update={"high": 0.99})}  # the weakest, of which the least is known
+    again = membership.strongest(drawn(0, 150, 0.8, 4), wide, alpha=0.05, rng=np.random.default_rng(1))
+    assert (again.value, again.high) == (areas["a3"].value, 0.99)
     broken = areas | {"a0": areas["a0"].model_copy(update={"conditions": {"fine": False}, "resolvable": False})}
     judged = membership.strongest(drawn(0, 150, 0.8, 4), broken, alpha=0.05, rng=np.random.default_rng(1))
     assert not judged.resolvable
