@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from pathlib import Path
@@ -157,6 +158,17 @@ def test_so_many_secrets_that_none_could_stand_out_cannot_pass_a_gate() -> None:
         evidence = Evidence(folder=Path("x"), figures={family.name: family}, series={}, digest="", seconds={})
         result = next(one for one in judge(policy.load("default"), evidence).gates if one.name == "exposure")
         assert result.passed is able
+
+
+def test_controls_that_are_not_uniform_or_not_there_void_the_figures() -> None:
+    for control, valid in ((ranked((1,), (1,)).control, True), ((5, 9, 20, 3, 8, 1, 2, 7), False), ((), False)):
+        found = dataclasses.replace(ranked((5,), (1,)), control=control)
+        for made in (
+            canary.exposure_figures(found, {}, 0.05, np.random.default_rng(0)),
+            canary.ladder_figures(found, {}, {}, 0.05, np.random.default_rng(0)),
+        ):
+            judged = next(figure for figure in made if figure.name.endswith("mean_p"))
+            assert judged.conditions["controls_uniform"] is valid
 
 
 def test_references_that_cannot_resolve_the_family_void_the_figures() -> None:
