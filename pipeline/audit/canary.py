@@ -53,7 +53,8 @@ def exposures(ranks: Sequence[int], space_size: int) -> list[float]:
     return [exposure.exposure_bits(rank, space_size) for rank in ranks]
 
 
-def _valid(ranked: Ranked, conditions: dict[str, bool]) -> dict[str, bool]:
+def _valid(ranked: Ranked, conditions: dict[str, bool], *, family: bool) -> dict[str, bool]:
+    """The conditions with those on the ranks; `family`: the best of all planted secrets is judged, not rung by rung."""
     control_p = exposure.uniform_p(ranked.control, ranked.space_size) if ranked.control else 0.0
     # What the best of them could have shown: a family p-value that cannot fall below the usual limit shows nothing.
     able = bool(ranked.planted) and exposure.family_p([1] * len(ranked.planted), ranked.space_size) <= _UNUSUAL
@@ -61,6 +62,8 @@ def _valid(ranked: Ranked, conditions: dict[str, bool]) -> dict[str, bool]:
         {"tree_equals_plain_scoring": bool(ranked.error <= TOLERANCE), "space_of_100000": ranked.space_size >= _SMALLEST_SPACE}
         if ranked.exact
         else {"references_resolve_the_family": able}
+        if family
+        else {}
     )
     return conditions | space | {"controls_uniform": control_p >= _UNLIKELY}
 
@@ -74,7 +77,7 @@ def exposure_figures(ranked: Ranked, conditions: dict[str, bool], alpha: float, 
         alpha: error probability of the intervals.
         rng: source of the resamples.
     """
-    size, valid = ranked.space_size, _valid(ranked, conditions)
+    size, valid = ranked.space_size, _valid(ranked, conditions, family=True)
     figures = [
         _mean(f"exposure.{name}", ranks, ranked, valid, alpha, rng)
         for name, ranks in (("mean_bits", ranked.planted), ("control_mean_bits", ranked.control))
@@ -112,7 +115,7 @@ def ladder_figures(
         alpha: error probability of the intervals.
         rng: source of the resamples.
     """
-    size, valid = ranked.space_size, _valid(ranked, conditions)
+    size, valid = ranked.space_size, _valid(ranked, conditions, family=False)
     figures = []
     for times in sorted(set(ranked.copies)):
         ranks = [rank for rank, copies in zip(ranked.planted, ranked.copies, strict=True) if copies == times]

@@ -178,6 +178,8 @@ def test_references_that_cannot_resolve_the_family_void_the_figures() -> None:
         made = canary.exposure_figures(found, {}, 0.05, np.random.default_rng(0))
         family = next(figure for figure in made if figure.name == "exposure.family_p")
         assert family.conditions["references_resolve_the_family"] is able
+        ladder = canary.ladder_figures(found, {}, {}, 0.05, np.random.default_rng(0))
+        assert all(all(figure.conditions.values()) for figure in ladder)  # each rung has a floor of its own
     exact = canary.exposure_figures(ranked((5,) * 64, (1,) * 64), {}, 0.05, np.random.default_rng(0))
     cutoff = next(figure for figure in exact if figure.name == "exposure.family_cutoff")
     assert cutoff.value == pytest.approx(12.64, abs=0.01)
