@@ -78,7 +78,8 @@ def measure(
     rng: np.random.Generator,
     method: str,
 ) -> list[Figure]:
-    """AUC and TPR at 1 % and 0.1 % FPR of one attack, with stratified bootstrap intervals by unit (2,000 draws).
+    """AUC and TPR at 1 % and 0.1 % FPR of one attack, with stratified bootstrap intervals by unit (2,000 draws, expanded where
+    units are few).
 
     Where fewer than ten members lie above a threshold the bootstrap is too narrow, and the Clopper–Pearson interval is
     joined to it. A rate that the number of non-members cannot resolve is marked so.
@@ -102,19 +103,19 @@ def measure(
         return np.concatenate([area(w1, w2)[:, None], tpr(w1, w2)], axis=1)
 
     samples = bootstrap(both, [members.groups, non_members.groups], rng)
-    units = resample.enough(members.groups, non_members.groups)
+    units = resample.fewest(members.groups, non_members.groups)
     what = f"{method}; stratified bootstrap by unit" + (
-        "" if units else f"; fewer than {resample.FEWEST_UNITS} units on a side"
+        "" if units >= resample.FEWEST_UNITS else f"; fewer than {resample.FEWEST_UNITS} units on a side"
     )
-    low, high = interval(samples[:, 0], alpha)
-    enough = min(len(inside), len(outside)) >= FEWEST and units
+    low, high = interval(samples[:, 0], alpha, units)
+    enough = min(len(inside), len(outside)) >= FEWEST and units >= resample.FEWEST_UNITS
     figures = [
         Figure(name=f"membership.{attack}.auc", value=auc(inside, outside), low=low, high=high, n=size, method=what,
                conditions=conditions, resolvable=enough)
     ]  # fmt: skip
     for column, (name, fpr) in enumerate(RATES.items(), start=1):
         value = tpr_at_fpr(inside, outside, fpr)
-        low, high = interval(samples[:, column], alpha)
+        low, high = interval(samples[:, column], alpha, units)
         if (hits := round(value * len(inside))) < _FEW_HITS:
             exact = clopper_pearson(hits, len(inside), alpha)
             low, high = min(low, exact[0]), max(high, exact[1])
@@ -149,7 +150,8 @@ def strongest(
     samples = bootstrap(every, [side.groups for side in pairs[0]], rng)
     best = max(areas, key=lambda name: areas[name].value)
     highs = [figure.high for figure in areas.values() if figure.high is not None]
-    low = max(interval(samples[:, column], alpha / len(pairs))[0] for column in range(len(pairs)))
+    units = resample.fewest(*(side.groups for side in pairs[0]))
+    low = max(interval(samples[:, column], alpha / len(pairs), units)[0] for column in range(len(pairs)))
     return Figure(
         name="membership.worst.auc",
         value=areas[best].value,
@@ -171,6 +173,7 @@ def roc_band(
     tpr = _Rates(inside, outside, grid)
     value = tpr(np.ones((1, len(inside))), np.ones((1, len(outside))))[0]
     samples = bootstrap(tpr, [members.groups, non_members.groups], rng, draws=400)
+    alpha = resample.expanded(alpha, resample.fewest(members.groups, non_members.groups))
     low, high = np.quantile(samples, [alpha / 2, 1 - alpha / 2], axis=0)
     return value.tolist(), low.tolist(), high.tolist()
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy import special, stats
 
 DRAWS = 2000
 FEWEST_UNITS = 10
@@ -36,16 +37,36 @@ def bootstrap(
     return np.concatenate(found)
 
 
+def fewest(*groups: np.ndarray) -> int:
+    """Units of the stratum that holds the fewest; `groups` as in `bootstrap`."""
+    return min(len(np.unique(stratum)) for stratum in groups)
+
+
 def enough(*groups: np.ndarray) -> bool:
     """Whether each stratum holds units enough for its intervals to be worth something; `groups` as in `bootstrap`."""
-    return all(len(np.unique(stratum)) >= FEWEST_UNITS for stratum in groups)
+    return fewest(*groups) >= FEWEST_UNITS
 
 
-def interval(samples: np.ndarray, alpha: float) -> tuple[float, float]:
-    """Percentile interval at level 1 − α of bootstrapped values [draws]; resamples that show nothing (NaN) are left out."""
+def expanded(alpha: float, units: int) -> float:
+    """The error probability at which percentiles of few units hold α: a bootstrap of n of them is too narrow by itself.
+
+    2 Φ(√(n/(n − 1)) · t(α/2, n − 1)), the expanded percentile interval (Hesterberg 2015, "What Teachers Should Know About the
+    Bootstrap"): the t interval, for the mean of normal values. 0, all that was drawn, where there is one unit.
+    """
+    if units < 2:
+        return 0.0
+    return float(2 * special.ndtr(math.sqrt(units / (units - 1)) * stats.t.ppf(alpha / 2, units - 1)))
+
+
+def interval(samples: np.ndarray, alpha: float, units: int) -> tuple[float, float]:
+    """Percentile interval at level 1 − α of bootstrapped values [draws], expanded as `units`, drawn again, are few.
+
+    Resamples that show nothing (NaN) are left out.
+    """
     known = samples[~np.isnan(samples)]
     if not len(known):
         return math.nan, math.nan
+    alpha = expanded(alpha, units)
     with np.errstate(invalid="ignore"):  # infinite resamples of a model that diverged
         low, high = np.quantile(known, [alpha / 2, 1 - alpha / 2])
     return float(low), float(high)

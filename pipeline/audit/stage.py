@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.scrub import Scrubbed
     from pipeline.train.loop import Trained
 
-_VERSION = "audit/6"
+_VERSION = "audit/7"
 
 
 def audit(
@@ -61,7 +61,7 @@ def audit(
         "planted": planted.digest,
         "manifest": planted.manifest_digest,
         "trained": trained.model_dump(mode="json", exclude={"folder", "adapter", "seconds", "tokens_per_second"}),
-        "recall": [entity.model_dump(mode="json") for entity in scrubbed.recall],
+        "scrubbed": scrubbed.model_dump(mode="json", exclude={"folder", "seconds"}),
         "audit": policy.audit.model_dump(mode="json"),
         "max_tokens": policy.data.max_tokens,
         "train": policy.train.model_dump(mode="json"),
@@ -152,10 +152,10 @@ def _sampled(scrubbed: Scrubbed) -> list[Figure]:
         Figure(name=name, value=value, low=low, n=n, method=methods[".".join(name.split(".")[:2])])
         for name, (value, low, n) in figures(scrubbed.sampled).items()
     ]
-    if scrubbed.residual is not None and scrubbed.records:
+    if scrubbed.residual is not None and scrubbed.rescanned:  # a sample is read again, not all records
         left = sum(scrubbed.residual.values())
-        method = f"findings of {scrubbed.rescanned_by} in the scrubbed records, for each record; some are no personal values"
-        made.append(Figure(name="scrub.residual", value=left / scrubbed.records, n=scrubbed.records, method=method))
+        method = f"findings of {scrubbed.rescanned_by} in a scrubbed record, of those read again; some are no personal values"
+        made.append(Figure(name="scrub.residual", value=left / scrubbed.rescanned, n=scrubbed.rescanned, method=method))
     return made
 
 

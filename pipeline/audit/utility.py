@@ -43,7 +43,7 @@ def measure(base: Scores, tuned: Scores, groups: np.ndarray, *, alpha: float, rn
     enough = len(columns) >= FEWEST and resample.enough(groups)
     figures = []
     for column, (name, method) in enumerate(_FIGURES.items()):
-        low, high = interval(samples[:, column], alpha)
+        low, high = interval(samples[:, column], alpha, resample.fewest(groups))
         figures.append(
             Figure(name=f"utility.{name}", value=float(values[column]), low=low, high=high, n=len(columns),
                    method=f"{method} on held-out records; bootstrap by their {len(np.unique(groups)):,} units",

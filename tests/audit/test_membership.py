@@ -10,7 +10,7 @@ from scipy import stats
 
 from pipeline.audit import membership, records
 from pipeline.audit.membership import Sample, auc, tpr_at_fpr
-from pipeline.audit.resample import bootstrap, interval
+from pipeline.audit.resample import bootstrap, expanded, fewest, interval
 from pipeline.audit.splitter import TOLERANCE, blind_scores
 from tests import tiny
 
@@ -82,7 +82,35 @@ def drawn(n: int, shift: float, rng: np.random.Generator, per_unit: int = 1) -> 
 
 def auc_interval(pair: tuple[Sample, Sample], seed: int) -> tuple[float, float]:
     area = membership._Area(pair[0].scores, pair[1].scores)
-    return interval(bootstrap(area, [side.groups for side in pair], np.random.default_rng(seed), 400), 0.05)
+    groups = [side.groups for side in pair]
+    return interval(bootstrap(area, groups, np.random.default_rng(seed), 400), 0.05, fewest(*groups))
+
+
+@pytest.mark.parametrize("units", [3, 4, 10, 500])
+@pytest.mark.parametrize("alpha", [0.05, 0.01])
+def test_an_interval_of_few_units_is_as_wide_as_students(units: int, alpha: float) -> None:
+    """A bootstrap of a mean has standard deviation s √((n − 1)/n)/√n: at the expanded level it gives the t interval."""
+    values = np.random.default_rng(units).normal(3, 2, units)
+    level = expanded(alpha, units)
+    high = stats.norm.isf(level / 2, values.mean(), values.std() / np.sqrt(units))
+    assert high == pytest.approx(stats.ttest_1samp(values, 0).confidence_interval(1 - alpha).high, rel=1e-9)
+    assert level < alpha
+    assert expanded(alpha, 1) == 0.0
+    samples = np.linspace(0, 1, 2001)
+    assert interval(samples, alpha, units) == pytest.approx((level / 2, 1 - level / 2), abs=1e-9)
+    assert interval(samples, alpha, 1) == (0.0, 1.0)
+
+
+def test_every_interval_is_as_wide_as_its_few_units_ask_for() -> None:
+    """Ten units of many records each: each figure's bounds lie outside the plain percentiles of the same draws."""
+    pair = drawn(400, 0.5, np.random.default_rng(0), per_unit=40)
+    found = membership.measure("loss", *pair, conditions={}, alpha=0.05, rng=np.random.default_rng(1), method="m")[0]
+    area = membership._Area(pair[0].scores, pair[1].scores)
+    samples = bootstrap(area, [side.groups for side in pair], np.random.default_rng(1))
+    low, high = np.quantile(samples, [0.025, 0.975])
+    assert found.low < low < high < found.high
+    worst = membership.strongest({"loss": pair}, {"loss": found}, alpha=0.05, rng=np.random.default_rng(1))
+    assert (worst.low, worst.high) == (found.low, found.high)
 
 
 def test_intervals_cover_the_true_auc_and_hold_for_records_of_one_person_only_by_unit() -> None:

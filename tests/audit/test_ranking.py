@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from pathlib import Path
@@ -123,6 +124,24 @@ def test_the_ladder_has_a_rung_for_each_number_of_copies_with_its_ceiling() -> N
     assert figures["exposure.first_control"].value == 0
 
 
+def test_the_mean_of_a_few_secrets_lies_within_its_bounds_as_often_as_they_say() -> None:
+    """The four secrets of a rung, whatever the law of their ranks; a bootstrap of four (the control) covers too seldom."""
+    rng, size, trials = np.random.default_rng(0), 48**3, 400
+    for weight in (0.0, 0.5):  # ranked first, or by chance
+        truth = weight * math.log2(size) + (1 - weight) / math.log(2)
+        covered = plain = 0
+        for _ in range(trials):
+            ranks = np.where(rng.random(4) < weight, 1, rng.integers(1, size + 1, 4)).tolist()
+            figure = canary._mean("m", ranks, ranked((1,), (1,)), {}, 0.05, rng)
+            assert 0 <= figure.low <= figure.value <= figure.high <= figure.ceiling
+            covered += figure.low <= truth <= figure.high
+            bits = np.array(canary.exposures(ranks, size))
+            low, high = np.quantile(rng.choice(bits, (200, 4)).mean(1), [0.025, 0.975])
+            plain += low <= truth <= high
+        assert covered >= 0.95 * trials
+        assert plain < 0.9 * trials
+
+
 def test_a_promise_beyond_what_exposure_can_reach_is_said_to_test_nothing() -> None:
     made = canary.ladder_figures(ranked((100,), (16,)), {16: 12.0}, {}, 0.05, np.random.default_rng(0))
     limit = next(figure for figure in made if figure.name == "exposure.copies_16.dp_bits")
@@ -141,6 +160,17 @@ def test_so_many_secrets_that_none_could_stand_out_cannot_pass_a_gate() -> None:
         assert result.passed is able
 
 
+def test_controls_that_are_not_uniform_or_not_there_void_the_figures() -> None:
+    for control, valid in ((ranked((1,), (1,)).control, True), ((5, 9, 20, 3, 8, 1, 2, 7), False), ((), False)):
+        found = dataclasses.replace(ranked((5,), (1,)), control=control)
+        for made in (
+            canary.exposure_figures(found, {}, 0.05, np.random.default_rng(0)),
+            canary.ladder_figures(found, {}, {}, 0.05, np.random.default_rng(0)),
+        ):
+            judged = next(figure for figure in made if figure.name.endswith("mean_p"))
+            assert judged.conditions["controls_uniform"] is valid
+
+
 def test_references_that_cannot_resolve_the_family_void_the_figures() -> None:
     """Eight secrets among 1,000 places can fall below 1 %, twenty cannot: a gate on them could not fail."""
     for secrets, able in ((8, True), (20, False)):
@@ -148,6 +178,8 @@ def test_references_that_cannot_resolve_the_family_void_the_figures() -> None:
         made = canary.exposure_figures(found, {}, 0.05, np.random.default_rng(0))
         family = next(figure for figure in made if figure.name == "exposure.family_p")
         assert family.conditions["references_resolve_the_family"] is able
+        ladder = canary.ladder_figures(found, {}, {}, 0.05, np.random.default_rng(0))
+        assert all(all(figure.conditions.values()) for figure in ladder)  # each rung has a floor of its own
     exact = canary.exposure_figures(ranked((5,) * 64, (1,) * 64), {}, 0.05, np.random.default_rng(0))
     cutoff = next(figure for figure in exact if figure.name == "exposure.family_cutoff")
     assert cutoff.value == pytest.approx(12.64, abs=0.01)

@@ -10,9 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.audit import membership, signals
+from pipeline.audit import members, membership, signals
 from pipeline.audit.membership import Sample, auc
 from pipeline.audit.scoring import FIRST, MEAN, SAMPLED, SPREAD, TOP_K, Scores, Sequenced, moments, read, score
+from pipeline.corpus import Part, Record
+from pipeline.train.examples import encode
 from tests import tiny
 
 
@@ -162,10 +164,31 @@ def test_the_strongest_attack_carries_the_widest_claim() -> None:
     assert "a3" in figure.method
     assert figure.resolvable
     assert figure.conditions == {"fine": True}
+    wide = areas | {"a0": areas["a0"].model_copy(update={"high": 0.99})}  # the weakest, of which the least is known
+    again = membership.strongest(drawn(0, 150, 0.8, 4), wide, alpha=0.05, rng=np.random.default_rng(1))
+    assert (again.value, again.high) == (areas["a3"].value, 0.99)
     broken = areas | {"a0": areas["a0"].model_copy(update={"conditions": {"fine": False}, "resolvable": False})}
     judged = membership.strongest(drawn(0, 150, 0.8, 4), broken, alpha=0.05, rng=np.random.default_rng(1))
     assert not judged.resolvable
     assert judged.conditions == {"fine": False}
+
+
+def side(texts: list[str], name: str) -> members.Side:
+    """Records that the model scores by chance alone."""
+    some = [Record(f"{name}{i}", f"{name}{i}", (Part("text", text),)) for i, text in enumerate(texts)]
+    scores = score(tiny.llama(), examples := encode(some, tiny.tokenizer(), 32), detailed=True)
+    return members.Side(some, examples, scores, scores)
+
+
+def test_sides_that_words_alone_tell_apart_void_every_attack() -> None:
+    """The negative control of `split_by_chance`: held-out records of another kind would make any attack look strong."""
+    inside, outside = ([tiny.sentence(i + first, 8) for i in range(80)] for first in (0, 1000))
+    for texts, valid in ((outside, True), ([f"late {text}" for text in outside], False)):
+        sides, rng = (side(inside, "r"), side(texts, "h")), np.random.default_rng(0)
+        figures, _ = members.attack(*sides, tiny.tokenizer().decode, repeated=0, alpha=0.05, rng=rng)
+        attacked = [one for one in figures if one.name.endswith(".auc") and "splitter" not in one.name]
+        assert len(attacked) == 7
+        assert all(one.conditions["split_by_chance"] is valid for one in attacked)
 
 
 @pytest.mark.slow

@@ -224,6 +224,14 @@ def test_the_entity_with_the_lowest_recall_is_named(line: Line, quiet: tuple[Tra
     assert "scrub.recall_worst" not in {one.name for one in stages._recall(line.scrubbed.model_copy(update={"recall": ()}))}
 
 
+def test_what_another_detector_still_finds_is_counted_by_the_records_that_it_read(line: Line) -> None:
+    read = {"rescanned_by": "other", "rescanned": 20, "residual": {"PERSON": 3, "URL": 2}}
+    found = {one.name: one for one in stages._recall(line.scrubbed.model_copy(update=read))}
+    assert (found["scrub.residual"].value, found["scrub.residual"].n) == (0.25, 20)  # of 300 records in all
+    none = line.scrubbed.model_copy(update=read | {"rescanned": 0, "residual": {}})
+    assert "scrub.residual" not in {one.name for one in stages._recall(none)}
+
+
 def test_the_residual_risk_is_the_product_of_the_upper_bounds() -> None:
     missed = Figure(name="scrub.recall", value=0.98, low=0.95, n=200, method="m")
     worse = Figure(name="scrub.context", value=0.97, low=0.9, n=100, method="m")
@@ -245,6 +253,43 @@ def test_units_that_depend_on_the_coins_void_the_figures(line: Line, quiet: tupl
     evidence = audit(planted, made, line.scrubbed, line.rules, tmp_path / "evidence", registered=True)
     assert not evidence.figures["epsilon.lower_bound"].conditions["canaries_counted_as_units"]
     assert quiet[1].figures["epsilon.lower_bound"].conditions["canaries_counted_as_units"]
+
+
+def test_a_score_or_tokens_other_than_the_sealed_ones_void_the_figures(
+    line: Line, quiet: tuple[Trained, Evidence], tmp_path: Path
+) -> None:
+    """A manifest sealed for another score, and with a secret whose tokens are not those of its text."""
+    sealed = load_manifest(line.planted)
+    first, second = sealed.canaries[0], next(one for one in sealed.canaries if one.secret != sealed.canaries[0].secret)
+    swapped = first.model_copy(update={"secret": second.secret, "choice": second.choice})
+    other = sealed.model_copy(update={"score": "the loss", "canaries": (swapped, *sealed.canaries[1:])})
+    folder = tmp_path / "planted"
+    folder.mkdir()
+    for name in ("held_out.jsonl", "train.jsonl"):
+        (folder / name).write_bytes((line.planted.folder / name).read_bytes())
+    (folder / "manifest.json").write_text(other.model_dump_json())
+    planted = line.planted.model_copy(update={"folder": folder, "manifest_digest": other.digest})
+    made = quiet[0].model_copy(update={"manifest_digest": other.digest})
+    figures = audit(planted, made, line.scrubbed, line.rules, tmp_path / "evidence", registered=True).figures
+    broken = {name for name, holds in figures["epsilon.lower_bound"].conditions.items() if not holds}
+    assert broken == {"score_as_sealed", "tokens_as_trained"}
+    assert not figures["exposure.family_p"].conditions["tokens_as_trained"]
+
+
+def test_coins_that_were_not_fair_or_not_of_one_copy_each_void_the_bounds(line: Line) -> None:
+    manifest = load_manifest(line.planted)
+
+    def broken(**changes: object) -> set[str]:
+        some = tuple(one.model_copy(update=changes) for one in manifest.canaries[:60]) + manifest.canaries[60:]
+        changed = manifest.model_copy(update={"canaries": some})
+        made = canary.epsilon_figures(changed, np.random.default_rng(0).normal(size=128), 1.0, 1e-4, {}, 0.0)
+        figures = {figure.name: figure for figure in made}
+        assert (figures["epsilon.outcome"].word == "inconclusive") is bool(changes)
+        return {name for name, holds in figures["epsilon.lower_bound"].conditions.items() if not holds}
+
+    assert broken() == set()
+    assert broken(included=True) == {"coins_fair"}
+    assert broken(copies=2) == {"one_copy_each"}
 
 
 def test_a_manifest_that_the_ledger_does_not_hold_or_the_scrubber_did_not_see_voids_the_figures(
@@ -356,6 +401,9 @@ def test_an_audit_of_the_same_inputs_is_not_done_again_and_of_others_is(
     other = line.rules.override(audit__utility_records=51)
     with pytest.raises(pytest.fail.Exception):
         audit(line.planted, made, line.scrubbed, other, evidence.folder, registered=True)
+    read = line.scrubbed.model_copy(update={"rescanned": 20, "residual": {"PERSON": 3}})
+    with pytest.raises(pytest.fail.Exception):
+        audit(line.planted, made, read, line.rules, evidence.folder, registered=True, corpus=line.corpus)
 
 
 def test_the_same_audit_in_another_folder_finds_the_same(line: Line, quiet: tuple[Trained, Evidence], tmp_path: Path) -> None:
