@@ -108,11 +108,13 @@ def is_held(folder: Path) -> bool:
     folder = folder.absolute()
     if folder in _held or not (folder / "lock").exists():
         return False
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+    descriptor = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError:  # a disk that knows no locks, on which nobody holds a run
+        return False
     finally:
         os.close(descriptor)
     return False
