@@ -424,6 +424,7 @@ def test_an_approved_run_publishes_exactly_what_was_audited(tmp_path):
     assert manifest["adapter"] == arguments["trained"].adapter_digest
     assert verify(made.folder) == made
     assert approve(arguments["run"], "Grace Hopper") == made  # already published
+    assert approval.approver(made) == "Ada Lovelace"
     assert len(releases(tmp_path)) == 1
 
 
