@@ -29,4 +29,4 @@ def approve(run: str, by: str, home: Path = Path("hushtune-home")) -> State:
         Completed "Released".
     """
     made = publish(run, by, home)
-    return Completed(name="Released", message=f"{made.name} {made.version}, approved by {by}", data=made)
+    return Completed(name="Released", message=f"{made.name} {made.version}, approved by {approval.approver(made)}", data=made)

@@ -188,8 +188,12 @@ def judge(line: Line, run: Run, rules: Policy, evidence: Evidence) -> Verdict:
     """Hold the evidence against the policy's gates."""
     ledger = Ledger(run.home)
     ledger.note_once(run.id, "evidence", {"digest": gates.seal(evidence)})
-    verdict = gates.judge(rules, evidence, waivers.load(run.home, rules, ledger), ledger.now().date())
-    write_json(run.folder / "verdict.json", verdict.model_dump(mode="json"))
+    if releases.of_run(run.home, run.name, run.id) is not None:
+        # A kill came after the release: what was judged then stands, whatever waiver has run out since.
+        verdict = Verdict.model_validate_json((run.folder / "verdict.json").read_bytes())
+    else:
+        verdict = gates.judge(rules, evidence, waivers.load(run.home, rules, ledger), ledger.now().date())
+        write_json(run.folder / "verdict.json", verdict.model_dump(mode="json"))
     line.say(verdict.status.replace("_", " "))
     rows = [result.model_dump(mode="json", exclude={"owner"}) for result in verdict.gates]
     stages.table(run, "gates", rows, f"Gates: {verdict.status}")

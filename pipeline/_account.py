@@ -143,7 +143,7 @@ class Book:
             if by and known != by:
                 raise UsageError(
                     f"Budget {budget} knows its people by {known} and this run by {by}, so that none would be recognised: set "
-                    "data.unit_column and data.unit_pattern as before."
+                    "data.unit_column and data.unit_pattern as before, and give a renamed column of the data its name back."
                 )
 
     def cap(self, budget: str, lifetime: Lifetime | None = None) -> tuple[float, float]:

@@ -88,12 +88,18 @@ def put(home: Path, manifest: Manifest, fill: Callable[[Path], Files]) -> Releas
             raise
         _sweep(shelf)
         _point(shelf, versions(shelf)[-1].name)
-    made = as_release(shelf / version, manifest.name, version)
-    if not any(entry.detail["manifest"] == made.manifest_digest for entry in ledger.notes("release", manifest.run)):
-        by = manifest.approval.by if manifest.approval else None
-        content = {"name": made.name, "version": version, "manifest": made.manifest_digest, "approved_by": by}
-        ledger.note(manifest.run, "release", content)
+        made = as_release(shelf / version, manifest.name, version)
+        _note(ledger, made, _manifest.read(made.folder))
     return made
+
+
+def _note(ledger: Ledger, made: Release, whole: Manifest) -> None:
+    """Note a release once, approved by whom its own manifest names: who asks after a crash may be another."""
+    if any(entry.detail["manifest"] == made.manifest_digest for entry in ledger.notes("release", whole.run)):
+        return
+    by = whole.approval.by if whole.approval else None
+    content = {"name": made.name, "version": made.version, "manifest": made.manifest_digest, "approved_by": by}
+    ledger.note(whole.run, "release", content)
 
 
 def _first(ledger: Ledger, run: str) -> None:

@@ -43,8 +43,10 @@ def check(home: Path, ledger: Ledger, copies: Iterable[Path] = (), keys: Sequenc
     """
     end = ledger.verify()
     held = _held(home, ledger, strict=True)
-    noted = {entry.detail["manifest"] for entry in ledger.notes("release")}
-    for made in releases(home):
+    here = releases(home)  # before the notes: what is released while we look is no fault
+    notes = ledger.notes("release")
+    noted = {entry.detail["manifest"] for entry in notes}
+    for made in here:
         if made.manifest_digest not in noted:
             raise IntegrityError(
                 f"The ledger {ledger.name} does not note the release {made.folder}: its end was cut, or the release was never "
@@ -55,11 +57,14 @@ def check(home: Path, ledger: Ledger, copies: Iterable[Path] = (), keys: Sequenc
         _lies_on(ledger, folder, public)
         held += 1
     listed = {one.manifest for one in revocation.read(home / "releases" / revocation.LIST, signing.trusted_keys(home))}
+    # A ledger may serve a team: what was released in another home is withdrawn on that one's list.
+    own = {made.manifest_digest for made in here}
+    own |= {entry.detail["manifest"] for entry in notes if (home / "runs" / entry.run).is_dir()}
     for entry in ledger.notes("revocation"):
-        if entry.detail["manifest"] not in listed:
+        if entry.detail["manifest"] in own - listed:
             raise IntegrityError(
                 f"The list of revocations of {home} lacks that of {entry.detail['name']} {entry.detail['version']}, which the "
-                "ledger notes: restore the list."
+                "ledger notes: restore the list, or revoke the release again."
             )
     return end, held
 
@@ -92,7 +97,8 @@ def _held(home: Path, ledger: Ledger, *, strict: bool) -> int:
         if not ledger.knows(claim):
             raise IntegrityError(
                 f"The ledger {ledger.name} does not hold what {path} reserved: its end was cut, or it is another ledger than "
-                "that of this home, so restore it, or let HUSHTUNE_LEDGER_URL name the right one."
+                "that of this home, so restore it, or let HUSHTUNE_LEDGER_URL name the right one; a run that was copied here "
+                "from another home belongs back there."
             )
         held += 1
     return held
@@ -116,5 +122,6 @@ def _lies_on(ledger: Ledger, folder: Path, keys: Sequence[Path]) -> None:
     if not ledger.holds(head):
         raise IntegrityError(
             f"The ledger {ledger.name} does not hold entry {head.entries} as {path} attests it: its end was cut, it was "
-            "written anew, or it is another ledger, so restore it from a backup."
+            "written anew, or it is another ledger, so restore it from a backup, or let HUSHTUNE_LEDGER_URL name the right "
+            "one; a release of another home is kept outside of this one."
         )

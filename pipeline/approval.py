@@ -39,7 +39,7 @@ from pipeline.folders import digest_file, digest_folder, private_folder
 from pipeline.ledger import Ledger
 from pipeline.policy import Policy
 
-__all__ = ["approve", "hold"]
+__all__ = ["approve", "approver", "hold"]
 
 
 def submitter() -> str:
@@ -118,6 +118,12 @@ def approve(run: Path, by: str, home: Path | None = None) -> Release:
         return files
 
     return put(home, held.model_copy(update={"approval": Approval(by=by, at=now())}), copied)
+
+
+def approver(made: Release) -> str:
+    """Who approved a release, by its manifest: another than who asks now, where it was published before."""
+    approval = _manifest.read(made.folder).approval
+    return approval.by if approval else ""
 
 
 def _in_time(run: Path, held: Manifest, now: datetime) -> None:

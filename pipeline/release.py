@@ -11,6 +11,7 @@ folder. What a person must approve waits in `pipeline.approval`; what was withdr
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,19 @@ from pipeline.folders import digest_file
 from pipeline.policy import Policy
 from pipeline.runs import NAME
 
-__all__ = ["Adapter", "Approval", "File", "Manifest", "Release", "attestation", "publish", "releases", "revoke", "verify"]
+__all__ = [
+    "Adapter",
+    "Approval",
+    "File",
+    "Manifest",
+    "Release",
+    "attestation",
+    "of_run",
+    "publish",
+    "releases",
+    "revoke",
+    "verify",
+]
 
 
 def publish(run: Path, name: str, trained: Adapter, report_folder: Path, policy: Policy, home: Path, card: str) -> Release:
@@ -110,6 +123,15 @@ def revoke(folder: Path, home: Path, why: str) -> revocation.Revocation:
         raise UsageError(f"{folder} is no release of {home}: see `hushtune releases` for those there are.")
     manifest = _manifest.read(folder)
     return revocation.revoke(home, manifest.name, manifest.version, digest_file(folder / MANIFEST), why)
+
+
+def of_run(home: Path, name: str, run: str) -> Release | None:
+    """The release called `name` that a run has become, as its manifest says; None before it is published."""
+    for made in releases(home):
+        with contextlib.suppress(IntegrityError):  # a damaged one is for `verify` to name
+            if made.name == name and _manifest.read(made.folder).run == run:
+                return made
+    return None
 
 
 def releases(home: Path) -> list[Release]:

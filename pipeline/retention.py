@@ -22,6 +22,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pipeline import policy as policies
+from pipeline import runs
 from pipeline._manifest import sync_folder
 from pipeline.errors import StageError
 from pipeline.folders import Value, digest, digest_file
@@ -53,7 +54,8 @@ class Deletion(Value):
 def due(home: Path, ledger: Ledger, now: datetime | None = None) -> list[Deletion]:
     """What is past its time in all runs of a home, by run and path; deletes nothing.
 
-    A run that was released keeps its adapter, whose release can then be audited again.
+    A run that was released keeps its adapter, whose release can then be audited again. One that another process works on keeps
+    everything until that process ends: without its text it could only fail, after it has spent.
 
     Raises:
         PolicyError: the policy of a run cannot be read.
@@ -62,7 +64,7 @@ def due(home: Path, ledger: Ledger, now: datetime | None = None) -> list[Deletio
     released = {entry.run for entry in ledger.notes("release")}
     found: list[Deletion] = []
     for run in sorted((home / "runs").glob("*")):
-        if (run / "policy.json").is_file():
+        if (run / "policy.json").is_file() and not _is_at_work(run):
             found += _due(run, policies.load(run / "policy.json"), run.name in released, now)
     return found
 
@@ -79,10 +81,16 @@ def sweep(home: Path, ledger: Ledger, now: datetime | None = None) -> list[Delet
         Deletion(run=entry.run, **{key: entry.detail[key] for key in Deletion.model_fields if key != "run"})
         for entry in ledger.notes("delete")
         if entry.detail["digest"] not in done
+        and (home / "runs" / entry.run).is_dir()  # of a run elsewhere that the same ledger serves, nothing can be said here
     ]
     for one in pending:
         _remove(home / "runs" / one.run, one, ledger)
     return [*pending, *_delete(home, due(home, ledger, now), ledger)]
+
+
+def _is_at_work(run: Path) -> bool:
+    """Whether another process works on a run that has no outcome yet."""
+    return not (run / "outcome.json").exists() and runs.is_held(run)
 
 
 def discard(run: Path, policy: Policy, ledger: Ledger) -> list[Deletion]:

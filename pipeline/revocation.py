@@ -8,6 +8,7 @@ of a release elsewhere.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -122,7 +123,9 @@ def _append(path: Path, line: str) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(descriptor, line.encode())  # one write: a crash leaves all of the line or a piece that `_mend` cuts off
+            written = os.write(descriptor, line.encode())  # one write: a crash leaves the line or a piece that `_mend` cuts off
+            if written < len(line.encode()):  # the disk became full on the way
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

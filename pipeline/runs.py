@@ -103,6 +103,23 @@ def hold(folder: Path) -> None:
     _held[folder] = descriptor
 
 
+def is_held(folder: Path) -> bool:
+    """Whether another process holds a run; changes nothing."""
+    folder = folder.absolute()
+    if folder in _held or not (folder / "lock").exists():
+        return False
+    descriptor = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a disk that knows no locks, on which nobody holds a run
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def let_go(folder: Path) -> None:
     """Let other processes take up the run."""
     descriptor = _held.pop(folder.absolute(), None)

@@ -163,3 +163,38 @@ def test_a_copy_needs_a_key(home, tmp_path_factory):
     empty = tmp_path_factory.mktemp("empty")
     with pytest.raises(UsageError, match="no public key"):
         anchors.check(empty, Ledger(empty), [copy])
+
+
+def test_homes_that_share_a_ledger_mind_their_own_revocations(tmp_path, monkeypatch):
+    monkeypatch.setenv("HUSHTUNE_LEDGER_URL", f"sqlite:///{tmp_path / 'team' / 'ledger.db'}")
+    one, other = tmp_path / "one", tmp_path / "other"
+    for home, run in ((one, "run-1"), (other, "run-2")):
+        arguments = a_run(home, run=run, weights=run.encode())
+        spend(home, run)
+        publish(**arguments)
+    revoke(one / "releases" / "letters" / "1", one, "It remembers a name.")
+    anchors.check(other, Ledger(other))
+    anchors.check(one, Ledger(one))
+    shutil.rmtree(one / "releases" / "letters")  # the list is still asked for what the home released once
+    (one / "releases" / ".revoked.jsonl").unlink()
+    with pytest.raises(IntegrityError, match="lacks that of letters 1"):
+        anchors.check(one, Ledger(one))
+    anchors.check(other, Ledger(other))
+
+
+def test_what_was_copied_from_another_home_is_refused_with_what_to_do(home, tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("HUSHTUNE_SIGNING_KEY", str(home / "keys" / "release.key"))  # an organisation's key for both
+    foreign = tmp_path_factory.mktemp("foreign")
+    arguments = a_run(foreign, run="run-9")
+    spend(foreign, "run-9")
+    publish(**arguments | {"name": "theirs"})
+    copy = home / "releases" / "theirs"
+    shutil.copytree(foreign / "releases" / "theirs", copy)
+    with pytest.raises(IntegrityError, match="a release of another home is kept outside"):
+        anchors.expect(home, Ledger(home))
+    shutil.rmtree(copy)
+    shutil.copytree(foreign / "runs" / "run-9", home / "runs" / "run-9")
+    with pytest.raises(IntegrityError, match="copied here from another home belongs back there"):
+        anchors.expect(home, Ledger(home))
+    shutil.rmtree(home / "runs" / "run-9")
+    anchors.expect(home, Ledger(home))

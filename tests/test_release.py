@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import stat
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from pipeline import _chain, _shelf, cli, revocation, signing
+from pipeline import _chain, _shelf, approval, cli, revocation, signing
 from pipeline import ledger as ledgers
 from pipeline import policy as policies
 from pipeline._manifest import Manifest
@@ -423,7 +424,41 @@ def test_an_approved_run_publishes_exactly_what_was_audited(tmp_path):
     assert manifest["adapter"] == arguments["trained"].adapter_digest
     assert verify(made.folder) == made
     assert approve(arguments["run"], "Grace Hopper") == made  # already published
+    assert approval.approver(made) == "Ada Lovelace"
     assert len(releases(tmp_path)) == 1
+
+
+def test_the_ledger_names_who_approved_and_not_who_asked_after_a_crash(tmp_path, monkeypatch):
+    arguments = a_run(tmp_path, "awaiting_approval")
+    held(arguments)
+    with monkeypatch.context() as patch:
+        patch.setattr(_shelf, "_note", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            approve(arguments["run"], "Ada Lovelace")
+    assert Ledger(tmp_path).notes("release") == []
+    approve(arguments["run"], approval.submitter())  # nothing is left to approve, so four eyes are not asked for
+    (noted,) = Ledger(tmp_path).notes("release")
+    assert noted.detail["approved_by"] == "Ada Lovelace"
+
+
+def test_a_release_that_two_approve_at_once_is_noted_once(tmp_path, monkeypatch):
+    arguments = a_run(tmp_path, "awaiting_approval")
+    held(arguments)
+    real, ready = Ledger.note, threading.Event()
+
+    def slow(ledger, run, what, content):
+        if what == "release":
+            ready.set()
+            time.sleep(0.5)  # in which the other could find nothing noted yet
+        real(ledger, run, what, content)
+
+    monkeypatch.setattr(Ledger, "note", slow)
+    first = threading.Thread(target=approve, args=(arguments["run"], "Ada"))
+    first.start()
+    assert ready.wait(30)
+    approve(arguments["run"], "Grace")
+    first.join()
+    assert [entry.detail["approved_by"] for entry in Ledger(tmp_path).notes("release")] == ["Ada"]
 
 
 def test_holding_again_replaces_the_candidate(tmp_path):
@@ -700,6 +735,19 @@ def test_the_list_of_revocations_is_whole_or_refused(tmp_path):
     revoke(made[3].folder, tmp_path, "A good reason.")
     assert listed.read_bytes().startswith(sound)
     assert len(revocation.read(listed, [KEYS["public"]])) == 4
+
+
+def test_a_revocation_that_does_not_fit_on_the_disk_is_not_noted(tmp_path, monkeypatch):
+    made = publish(**a_run(tmp_path))
+    real = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda descriptor, content: real(descriptor, content[:40]))
+        with pytest.raises(StageError, match="make room"):
+            revoke(made.folder, tmp_path, "A good reason.")
+    assert Ledger(tmp_path).notes("revocation") == []
+    revoke(made.folder, tmp_path, "A good reason.")
+    with pytest.raises(IntegrityError, match="was revoked"):
+        verify(made.folder)
 
 
 def test_only_a_release_of_this_home_is_revoked(tmp_path):

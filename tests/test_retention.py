@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -153,3 +155,39 @@ def test_an_interrupted_deletion_is_finished_by_the_next(tmp_path, ledger, monke
     assert {entry.detail["digest"] for entry in ledger.notes("delete")} == {
         entry.detail["digest"] for entry in ledger.notes("deleted")
     }
+
+
+def test_a_run_that_another_process_works_on_keeps_its_text_until_that_ends(tmp_path, ledger):
+    """Retention of no day at all must not make a run fail that has already spent."""
+    rules = DEFAULT.override(retention__raw_days=0)
+    working, ended, left = (finished(tmp_path, run=f"run-{k}", policy=rules, days=1) for k in range(3))
+    (ended / "outcome.json").write_text("{}")
+    hold = "import sys, pathlib; from pipeline import runs; [runs.hold(pathlib.Path(path)) for path in sys.argv[1:]]"
+    command = [sys.executable, "-c", f"{hold}; print(flush=True); input()", str(working), str(ended)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        sweep(tmp_path, ledger, NOW)
+        assert (working / "corpus" / "records.jsonl").exists()
+        for folder in (ended, left):
+            assert not (folder / "corpus" / "records.jsonl").exists()
+        other.communicate(b"\n")
+    sweep(tmp_path, ledger, NOW)
+    assert not (working / "corpus" / "records.jsonl").exists()
+
+
+def test_a_home_proves_no_deletion_of_another_that_shares_its_ledger(tmp_path, ledger, monkeypatch):
+    one, other = tmp_path / "one", tmp_path / "other"
+    folder = finished(one, days=91)
+    finished(other, run="run-2", days=91)
+    with monkeypatch.context() as patch:
+        patch.setattr(retention, "_remove", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            sweep(one, ledger, NOW)
+    assert [entry.run for entry in ledger.notes("delete")] == ["run-1"]
+    assert {gone.run for gone in sweep(other, ledger, NOW)} == {"run-2"}
+    assert ledger.notes("deleted", "run-1") == []
+    assert there(folder) & set(PRIVATE)
+    sweep(one, ledger, NOW)  # the control: where the files are, the deletion is finished
+    assert ledger.notes("deleted", "run-1")
+    assert not there(folder) & set(PRIVATE)

@@ -19,7 +19,7 @@ def approve(arguments: argparse.Namespace) -> int:
     answer(
         arguments,
         made.model_dump(mode="json"),
-        f"Released {made.name} {made.version}, approved by {arguments.by}: {made.folder}",
+        f"Released {made.name} {made.version}, approved by {approval.approver(made)}: {made.folder}",
     )
     return 0
 

@@ -5,10 +5,15 @@ import stat
 import traceback
 
 import pytest
+from prefect.logging import disable_run_logger
 
 from flows import stages, tasks
 from pipeline import policy
 from pipeline.errors import BudgetExhausted, HushtuneError, InputError, StageError
+from pipeline.release import publish
+from pipeline.runs import Run
+from tests.test_gates import POOR, good
+from tests.test_release import a_run
 
 SENTINEL = "zq-private-sentinel-7731"
 
@@ -106,3 +111,19 @@ def test_every_run_has_probes_of_its_own_and_keeps_them(tmp_path):
 def test_a_policy_without_probes_writes_none_and_stays_without(tmp_path):
     rules = policy.load("default").override(scrub__probes=0)
     assert [tasks._probes(tmp_path / "probes.jsonl", rules) for _ in range(2)] == [0, 0]
+
+
+def test_a_release_keeps_the_verdict_that_it_was_made_by(tmp_path, monkeypatch):
+    """A kill came between the release and the run's end, and the waiver that let it pass has run out since."""
+    monkeypatch.delenv("HUSHTUNE_LEDGER_URL", raising=False)
+    for run in ("run-1", "run-2"):
+        arguments = a_run(tmp_path, run=run)
+        ended = Run(name="letters", id=run, home=tmp_path)
+        evidence = good(**POOR)
+        if run == "run-1":
+            publish(**arguments)
+        with disable_run_logger(), monkeypatch.context() as patch:
+            patch.setattr(stages, "table", lambda *_: None)
+            patch.setattr(stages.facts, "took", lambda *_: None)
+            verdict = tasks.judge.fn(ended, policy.load("default"), evidence)
+        assert verdict.status == ("released" if run == "run-1" else "rejected")  # the second is the control
