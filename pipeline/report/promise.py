@@ -68,7 +68,8 @@ def _brief(unit: str, epsilon: float, data: dict[str, Any], scrubbing: dict[str,
         "promised": f"What anyone who has this model can learn of any one {unit} is limited, by proof: "
         f"ε = {upper(epsilon)}, so that the odds of any guess about it change by a factor of at most {factor}, apart from δ. "
         f"{_strength(epsilon)}",
-        "not_promised": f"{_persons(unit, data)}That the scrubber found everything {missed}; that what many {unit}s have in common stays hidden; "
+        "not_promised": _persons(unit, data) + f"That the scrubber found everything {missed}; "
+        f"that what many {unit}s have in common stays hidden; "
         "anything about the statistics in this report, which are computed without noise.",
     }
 
@@ -170,9 +171,18 @@ def _missed(scrubbing: dict[str, Any]) -> str:
         measured = (
             f"Of {count(overall['planted'])} values planted to test it, it found {count(overall['found'])}; with "
             f"{share(scrubbing['confidence'])} confidence it finds at least {percent(overall['low'])} of values like those. "
-            "Real text holds forms that nobody planted."
+            f"{_in_records(overall)}Real text holds forms that nobody planted."
         )
     return f"Scrubbing is a filter, not a proof. {measured} What it misses is trained on, under the same limit ε as the rest."
+
+
+def _in_records(overall: dict[str, Any]) -> str:
+    if not overall["context_planted"]:
+        return ""
+    return (
+        f"Planted in records of the data it found {count(overall['context_found'])} of {count(overall['context_planted'])}, at "
+        f"least {percent(overall['context_low'])}. "
+    )
 
 
 def _groups(unit: str, data: dict[str, Any], groups: dict[str, float | None]) -> str:

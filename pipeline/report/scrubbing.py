@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.report.formats import count, join, percent, plural
+from pipeline.report.formats import count, join, plural
 from pipeline.report.names import OPERATORS, words
 from pipeline.report.names import entity as kind_name
 
@@ -35,9 +35,10 @@ def scrubbing(stages: Stages) -> dict[str, Any]:
     overall = _entity("ALL", total, recall.get("ALL"), context.get("ALL")) if both else None
     untested = [row["title"] for row in rows if row["count"] and not row["planted"] and not row["context_planted"]]
     return {
-        "finding": f"{plural(total, 'personal value')} in {plural(scrubbed['changed'], 'record')} were replaced.{_tested(overall)}",
+        "finding": f"{plural(total, 'personal value')} in {plural(scrubbed['changed'], 'record')} were replaced."
+        + _tested(overall),
         "weak": f"Found least often: {join(weak)}." if weak else "",
-        "untested": f"Never tested on planted values: {join(untested)}." if untested else "",
+        "untested": f"Never tested on planted values: {'; '.join(untested)}." if untested else "",
         "records": scrubbed["records"],
         "changed": scrubbed["changed"],
         "changed_share": scrubbed["changed"] / scrubbed["records"] if scrubbed["records"] else None,

@@ -56,8 +56,8 @@ def missing(content: dict[str, Any]) -> list[dict[str, str]]:
 
 
 _EXPECTED = (
-    "recall", "context", "capture", "residual", "k_anonymity", "review", "cost", "exposure", "ladder", "bound", "control",
-    "membership", "extraction", "values", "risk", "utility", "samples",
+    "purpose", "recall", "context", "capture", "residual", "k_anonymity", "review", "cost", "exposure", "ladder", "bound",
+    "control", "membership", "extraction", "values", "risk", "utility", "samples",
 )  # fmt: skip
 
 
@@ -70,7 +70,9 @@ def _gate(gate: dict[str, Any], stages: dict[str, Any]) -> dict[str, Any]:
     if gate["figure"].endswith("_excess") and low is not None and low < 0:
         low = None  # a difference that may be below zero: only how far above it may lie is a leak
     usable = value is not None and figure.get("resolvable", True) and all(figure.get("conditions", {}).values())
-    usable = usable and not gate.get("inconclusive")  # its number is below the limit because it could be nothing else
+    weak = usable and gate.get("inconclusive", False)  # its number keeps the limit because it could do nothing else
+    usable = usable and not weak
+    rule_side = "at_least" if at_least else "at_most"
     content = {
         "name": gate["name"],
         "title": known.title,
@@ -90,12 +92,12 @@ def _gate(gate: dict[str, Any], stages: dict[str, Any]) -> dict[str, Any]:
         "judged_text": f"Judged by its {_judged(rule.get('judge', 'value'))}.",
         "bound": gate["bound"],
         "limit": gate["limit"],
-        "rule": "at_least" if at_least else "at_most",
+        "rule": rule_side,
         "axis": _axis(gate["figure"], [value, low, high, gate["bound"], gate["limit"]]),
         "why": gate["why"],
         "purpose": rule.get("why", ""),
         "owner": gate["owner"],
-        "remedy": known.remedy if usable else _NO_POWER if gate.get("inconclusive") else _ABSENT,
+        "remedy": known.remedy if usable else _NO_POWER[rule_side] if weak else _ABSENT,
     }
     nearest = {**content, "format": "number"} if known.format in ("upper", "lower") else content
     close = (
@@ -196,8 +198,8 @@ def _next(status: str, failed: list[dict[str, Any]]) -> str:
         )
     if status == "awaiting_approval":
         return (
-            "Read what is promised and what is not, then approve with the command hushtune approve, or leave it. A release made "
-            "of it keeps this page as it was read: by whom it was approved, and when, stands in its manifest.json."
+            "Read what is promised and what is not, then approve with the command hushtune approve, or leave it. A release "
+            "made of it keeps this page as it was read: by whom it was approved, and when, stands in its manifest.json."
         )
     return "This report is evidence for a human decision. It does not replace the decision."
 
@@ -206,7 +208,9 @@ _ABSENT = (
     "Missing evidence fails: the figure was not measured, cannot be resolved with this many records, or rests on a condition "
     "that does not hold. Raise the audit's sample in the policy, or bring more records, and run again."
 )
-_NO_POWER = (
-    "Nothing was found, and nothing could have been: the test is too weak for this limit. Raise the number of planted secrets "
-    "or the audit's sample in the policy, or bring more records, and run again."
-)
+_NO_POWER = {
+    "at_most": "This test could not have failed, so that it did not shows nothing. Raise canaries.count and canaries.guesses, "
+    "or lower the limit, and run again.",
+    "at_least": "This test could not have failed, so that it did not shows nothing. Lower audit.exposure_canaries, raise "
+    "canaries.alphabet or the limit, and run again.",
+}

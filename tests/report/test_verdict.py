@@ -19,7 +19,8 @@ def test_a_test_without_power_is_called_too_weak_and_not_a_defect():
     content = sample.inconclusive()
     gate = content["verdict"]["gates"][1]
     assert gate["finding"].endswith("could at most have been 1.2, so this gate cannot fail, and the limit is at most 2.5.")
-    assert "too weak for this limit" in gate["remedy"]
+    assert "could not have failed" in gate["remedy"]
+    assert "canaries.guesses" in gate["remedy"]
     assert gate["alt"].startswith("Inconclusive.")
     assert "defect" not in first_screen(content)
 
@@ -38,7 +39,8 @@ def test_what_failed_and_what_was_not_resolved_are_counted_apart():
     values["verdict"]["gates"][4] |= {"passed": False}
     values["verdict"]["gates"][1] |= {"passed": False, "inconclusive": True}
     assert sample.released(**values)["verdict"]["sentence"] == (
-        "1 of 6 gates failed: personal values found by the scrubber; 1 could not be resolved: privacy loss proven by attack (ε)."
+        "1 of 6 gates failed: personal values found by the scrubber; "
+        "1 could not be resolved: privacy loss proven by attack (ε)."
     )
 
 
@@ -70,7 +72,8 @@ class TestMeasured:
         values = sample.stages()
         excess = "extraction.either_excess"
         values["verdict"]["gates"].append(
-            values["verdict"]["gates"][3] | {"name": "extraction", "figure": excess, "value": 0.0, "bound": 0.0077, "limit": 0.02}
+            values["verdict"]["gates"][3]
+            | {"name": "extraction", "figure": excess, "value": 0.0, "bound": 0.0077, "limit": 0.02}
         )
         content = sample.released(**values)
         gate = content["verdict"]["gates"][-1]
@@ -108,6 +111,25 @@ class TestNotPromised:
         assert f"at least {expected}\xa0%)" in sample.released(**values)["promise"]["brief"]["not_promised"]
 
 
+def test_a_p_value_without_power_is_mended_the_other_way_round():
+    """Fewer secrets, not more: the smallest p that their best can have grows with their number."""
+    values = sample.stages()
+    values["verdict"]["gates"][2] |= {"passed": False, "inconclusive": True}
+    assert "Lower audit.exposure_canaries" in sample.released(**values)["verdict"]["gates"][2]["remedy"]
+
+
+def test_a_purpose_that_nobody_stated_is_said_to_lack_on_the_first_screen():
+    assert "purpose and origin" in first_screen(sample.released())
+    stated = sample.released(load("default").override(data__provenance="Letters of the ward, for drafting answers."))
+    assert "purpose and origin" not in first_screen(stated)
+
+
+def test_what_is_not_promised_holds_both_recalls():
+    text = sample.released()["promise"]["not_promised"][0]["text"]
+    assert "it found 224" in text
+    assert "75 of 84, at least 82.1" in text
+
+
 def test_awaiting_says_where_the_approval_will_stand():
     assert "manifest.json" in first_screen(sample.awaiting())
 
@@ -119,5 +141,5 @@ def test_the_first_screen_names_base_data_and_policy():
 def test_scrubbing_states_counts_and_what_was_never_tested():
     scrubbing = sample.released()["scrubbing"]
     assert "224 of 240 in sentences made for it and 75 of 84 in records of the data" in scrubbing["finding"]
-    assert scrubbing["untested"] == "Never tested on planted values: URL, Origin, faith, politics, IP address and Credit card."
+    assert scrubbing["untested"] == "Never tested on planted values: URL; Origin, faith, politics; IP address; Credit card."
     assert sample.bare()["scrubbing"]["finding"].endswith("were replaced.")
