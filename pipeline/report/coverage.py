@@ -89,11 +89,12 @@ def _identifier(letter: str, what: str, kinds: tuple[str, ...], content: Mapping
     scrubbing = content["scrubbing"]
     looked, rows = set(scrubbing["looked_for"]), {row["entity"]: row for row in scrubbing["entities"]}
     here = [kind for kind in kinds if kind in looked]
-    measured = [row for kind in here if (row := rows.get(kind)) and row["recall"] is not None]
-    worst = min(measured, key=lambda row: row["low"], default=None)
+    found = {kind: pair for kind in here if (pair := _worst(rows.get(kind))) is not None}
+    measured = list(found.values())
+    worst = min(measured, key=lambda pair: pair["low"], default=None)
     whole = len(here) == len(kinds) == len(measured) and worst is not None and worst["low"] >= _limit(content) and letter != "R"
     lacking = [f"no recogniser for {kind_name(kind)}" for kind in kinds if kind not in here]
-    lacking += [f"recall on {kind_name(kind)}" for kind in here if kind not in {row["entity"] for row in measured}]
+    lacking += [f"recall on {kind_name(kind)}" for kind in here if kind not in found]
     rest = {
         "P": "The pipeline reads text only; there is no recogniser for it.",
         "Q": "The pipeline reads text only; there is no recogniser for it.",
@@ -112,6 +113,12 @@ def _identifier(letter: str, what: str, kinds: tuple[str, ...], content: Mapping
         "recall": worst["recall"] if worst else None,
         "low": worst["low"] if worst else None,
     }
+
+
+def _worst(row: Mapping[str, Any] | None) -> dict[str, float] | None:
+    """Recall and its lower bound where it is lowest: in made sentences or in the data's own records."""
+    both = [] if row is None else [{"recall": row[f"{key}recall"], "low": row[f"{key}low"]} for key in ("", "context_")]
+    return min((pair for pair in both if pair["low"] is not None), key=lambda pair: pair["low"], default=None)
 
 
 def _limit(content: Mapping[str, Any]) -> float:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from pipeline.report.figures import usable
-from pipeline.report.formats import count, number
+from pipeline.report.formats import count, number, upper
 from pipeline.report.svg import ACCENT, BAD, BAND, CONTROL, INK, MUTED, at, canvas, inline, ticks
 
 _DASHED, _DOTTED = (0, (3, 2)), (0, (1, 2))
@@ -88,7 +88,7 @@ def budget(section: dict[str, Any]) -> Markup:
     axis.annotate("cap", (axis.get_xlim()[1], cap), (-2, -14), color=INK, **place)
     for index, row in enumerate(rows if len(rows) < 8 else rows[-1:], 0 if len(rows) < 8 else len(rows) - 1):
         words = axis.annotate(
-            number(row["composed"]), (index, row["composed"]), (0, 4), textcoords="offset points", ha="center", fontsize=11,
+            upper(row["composed"]), (index, row["composed"]), (0, 4), textcoords="offset points", ha="center", fontsize=11,
             color=MUTED,
         )  # fmt: skip
         words.set_gid(at(f"/budget/past/{index}/composed"))

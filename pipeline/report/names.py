@@ -129,6 +129,18 @@ def name(figure: str) -> Name:
     return Name(words(figure), _PREFIXES.get(family, "number"), "", "Look the figure up in the table of all figures.")
 
 
+def symbol(figure: str) -> str:
+    """What stands before a figure's number where there is no room for its title; empty where the number speaks for itself."""
+    if figure.endswith("_p"):
+        return "p"
+    if figure.endswith(".auc"):
+        return "AUC"
+    return _SYMBOLS.get(figure, "")
+
+
+_SYMBOLS = {"privacy.epsilon": "ε", "epsilon.lower_bound": "ε ≥", "privacy.delta": "δ", "utility.perplexity_ratio": "ratio"}
+
+
 def entity(kind: str) -> str:
     """A Presidio entity type as words: `EMAIL_ADDRESS` → E-mail address."""
     if kind in _ENTITIES:

@@ -26,7 +26,7 @@ def promise(policy: dict[str, Any], trained: dict[str, Any], data: dict[str, Any
     chosen = policy["train"].get("selection") is not None
     return {
         "finding": f"What an outsider can learn from this model about any one {unit} of the data is limited, by proof.",
-        "brief": _brief(unit, epsilon, scrubbing),
+        "brief": _brief(unit, epsilon, data, scrubbing),
         "unit": unit,
         "adjacency": trained["mechanism"]["adjacency"],
         "epsilon": epsilon,
@@ -56,20 +56,30 @@ def promise(policy: dict[str, Any], trained: dict[str, Any], data: dict[str, Any
     }
 
 
-def _brief(unit: str, epsilon: float, scrubbing: dict[str, Any]) -> dict[str, str]:
+def _brief(unit: str, epsilon: float, data: dict[str, Any], scrubbing: dict[str, Any]) -> dict[str, str]:
     """Both sides in one breath each, for the first screen."""
     factor = upper(math.exp(min(epsilon, 700)))
-    overall = scrubbing["overall"]
+    overall = scrubbing["overall"] or {}
+    lows = [overall[key] for key in ("low", "context_low") if overall.get(key) is not None]
     missed = "(how much was not measured)"
-    if overall and overall["low"] is not None:
-        missed = f"(of values planted to test it, it finds at least {percent(overall['low'])})"
+    if lows:  # the worst that was measured: a first screen may not pick the kinder one
+        missed = f"(of values planted to test it, it finds at least {percent(min(lows))})"
     return {
         "promised": f"What anyone who has this model can learn of any one {unit} is limited, by proof: "
         f"ε = {upper(epsilon)}, so that the odds of any guess about it change by a factor of at most {factor}, apart from δ. "
         f"{_strength(epsilon)}",
-        "not_promised": f"That the scrubber found everything {missed}; that what many {unit}s have in common stays hidden; "
+        "not_promised": _persons(unit, data) + f"That the scrubber found everything {missed}; "
+        f"that what many {unit}s have in common stays hidden; "
         "anything about the statistics in this report, which are computed without noise.",
     }
+
+
+def _persons(unit: str, data: dict[str, Any]) -> str:
+    """A record is no person: said before all else, for readers who think of people."""
+    if unit != "record":
+        return ""
+    most = f" (here up to {count(data['largest_unit'])})" if data["has_units"] and data["largest_unit"] > 1 else ""
+    return f"Protection of a person as a whole: whoever has several records{most} is protected less. "
 
 
 def _unit(unit: str, policy: dict[str, Any], data: dict[str, Any]) -> str:
@@ -161,9 +171,18 @@ def _missed(scrubbing: dict[str, Any]) -> str:
         measured = (
             f"Of {count(overall['planted'])} values planted to test it, it found {count(overall['found'])}; with "
             f"{share(scrubbing['confidence'])} confidence it finds at least {percent(overall['low'])} of values like those. "
-            "Real text holds forms that nobody planted."
+            f"{_in_records(overall)}Real text holds forms that nobody planted."
         )
     return f"Scrubbing is a filter, not a proof. {measured} What it misses is trained on, under the same limit ε as the rest."
+
+
+def _in_records(overall: dict[str, Any]) -> str:
+    if not overall["context_planted"]:
+        return ""
+    return (
+        f"Planted in records of the data it found {count(overall['context_found'])} of {count(overall['context_planted'])}, at "
+        f"least {percent(overall['context_low'])}. "
+    )
 
 
 def _groups(unit: str, data: dict[str, Any], groups: dict[str, float | None]) -> str:

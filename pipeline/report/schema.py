@@ -29,7 +29,8 @@ _SHARED = {
     "limitation": "title:text text:text",
     "named": "name:text value:text",
     "link": "section:text title:text",
-    "gate": "name:text title:text question:text figure:text format:text passed:bool outcome:text value:num? low:num? high:num? "
+    "gate": "name:text title:text question:text figure:text format:text symbol:text n:int? "
+    "passed:bool outcome:text value:num? low:num? high:num? "
     "ceiling:num? judge:text judged:text judged_text:text bound:num? limit:num rule:text axis:[num] why:text purpose:text "
     "owner:text remedy:text finding:text alt:text",
     "approval": "required:bool pending:bool text:text",
@@ -81,7 +82,8 @@ _SECTIONS = {
     "records_per_unit:num? largest_unit:int characters:int characters_per_record:num? refused:[refusal] refused_total:int "
     "duplicates:int duplicate_share:num? train_records:int train_units:int held_out_records:int held_out_units:int "
     "canaries:int records_cut:int max_tokens:int protected_units:int fingerprint:sha",
-    "scrubbing": "finding:text weak:text records:int changed:int changed_share:num? replaced:int detector:text operator:text "
+    "scrubbing": "finding:text weak:text untested:text records:int changed:int changed_share:num? replaced:int "
+    "detector:text operator:text "
     "operator_text:text minimum_score:num looked_for:[text] confidence:num overall:entity? entities:[entity] "
     "sampled_records:int? capture:capture? residual:residual? k_anonymity:identity? review:review? digest:sha picture:picture",
     "training": "finding:text mechanism:text how:text unit:text units:int sampling_rate:num expected_batch:int "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.report.formats import count, join, percent, plural
+from pipeline.report.formats import count, join, plural
 from pipeline.report.names import OPERATORS, words
 from pipeline.report.names import entity as kind_name
 
@@ -33,11 +33,12 @@ def scrubbing(stages: Stages) -> dict[str, Any]:
     weak = [row["title"] for row in rows if any((row[key] or 1) < WEAK for key in ("recall", "context_recall"))]
     both = "ALL" in recall or "ALL" in context
     overall = _entity("ALL", total, recall.get("ALL"), context.get("ALL")) if both else None
-    planted = overall is not None and overall["planted"]
-    found = f" On values planted to test it, it found {percent(overall['recall'])}." if overall and planted else ""
+    untested = [row["title"] for row in rows if row["count"] and not row["planted"] and not row["context_planted"]]
     return {
-        "finding": f"{plural(total, 'personal value')} in {plural(scrubbed['changed'], 'record')} were replaced.{found}",
+        "finding": f"{plural(total, 'personal value')} in {plural(scrubbed['changed'], 'record')} were replaced."
+        + _tested(overall),
         "weak": f"Found least often: {join(weak)}." if weak else "",
+        "untested": f"Never tested on planted values: {'; '.join(untested)}." if untested else "",
         "records": scrubbed["records"],
         "changed": scrubbed["changed"],
         "changed_share": scrubbed["changed"] / scrubbed["records"] if scrubbed["records"] else None,
@@ -61,6 +62,16 @@ def scrubbing(stages: Stages) -> dict[str, Any]:
             "alt": f"Bar chart of values replaced by kind; {plural(len(rows), 'kind')}, led by {top}." if rows else "",
         },
     }
+
+
+def _tested(overall: dict[str, Any] | None) -> str:
+    """Both measurements of recall, as counts: the one in the data's own records is often the lower one."""
+    parts = [
+        f"{count(overall[f'{key}found'])} of {count(overall[f'{key}planted'])} {where}"
+        for key, where in (("", "in sentences made for it"), ("context_", "in records of the data"))
+        if overall and overall[f"{key}planted"]
+    ]
+    return f" Of values planted to test it, it found {join(parts)}." if parts else ""
 
 
 def _entity(kind: str, replaced: int, recall: dict[str, Any] | None, context: dict[str, Any] | None) -> dict[str, Any]:

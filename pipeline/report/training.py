@@ -92,10 +92,12 @@ def budget(stages: Stages) -> dict[str, Any]:
     standing = stages["standing"]
     cap, spent, runs = standing["epsilon_cap"], standing["epsilon_spent"], standing["runs"]
     left, past = standing["epsilon_left"], _past(stages)
+    unit = stages["trained"]["mechanism"]["unit"]
     return {
         "finding": f"After {plural(runs, 'run')}, {upper(spent)} of the lifetime ε of {plain(cap)} is spent; "
         f"{lower(left)} is left.",
-        "note": "The budget belongs to the people in the data, not to a run, and stands where the most charged of them do. "
+        "note": f"The budget belongs to the {_WHOSE.get(unit, unit)} of the data, not to a run, and stands where the most "
+        "charged of them do. "
         "Runs are composed as mechanisms, which gives less than the plain sum of their ε; that holds for mechanisms whose "
         "parameters do not depend on earlier results. Nothing "
         "is refunded: a rejected or crashed run has spent too.",
@@ -112,6 +114,9 @@ def budget(stages: Stages) -> dict[str, Any]:
         "axis": [0.0, max([cap, spent, *(row["composed"] for row in past)]) * 1.05],
         "picture": {"title": "Lifetime ε, run by run", "alt": _past_alt(past, cap, spent)},
     }
+
+
+_WHOSE = {"record": "records", "person": "people"}
 
 
 def _past(stages: Stages) -> list[dict[str, Any]]:

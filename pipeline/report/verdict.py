@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.report.coverage import holds
 from pipeline.report.formats import join, plain, plural, share, show
 from pipeline.report.frameworks import FACTS
-from pipeline.report.names import STATUS, name
+from pipeline.report.names import STATUS, name, symbol
 
 
 def verdict(stages: dict[str, Any]) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def verdict(stages: dict[str, Any]) -> dict[str, Any]:
     status = content["status"]
     return {
         "status": status,
-        "label": STATUS.get(status, status),
+        "label": _label(status, gates),
         "sentence": _sentence(status, gates, failed),
         "next": _next(status, failed),
         "reasons": content["reasons"],
@@ -56,8 +56,8 @@ def missing(content: dict[str, Any]) -> list[dict[str, str]]:
 
 
 _EXPECTED = (
-    "recall", "context", "capture", "residual", "k_anonymity", "review", "cost", "exposure", "ladder", "bound", "control",
-    "membership", "extraction", "values", "risk", "utility", "samples",
+    "purpose", "recall", "context", "capture", "residual", "k_anonymity", "review", "cost", "exposure", "ladder", "bound",
+    "control", "membership", "extraction", "values", "risk", "utility", "samples",
 )  # fmt: skip
 
 
@@ -67,13 +67,20 @@ def _gate(gate: dict[str, Any], stages: dict[str, Any]) -> dict[str, Any]:
     known = name(gate["figure"])
     at_least = rule.get("at_least") is not None
     low, high, value = figure.get("low"), figure.get("high"), gate["value"]
+    if gate["figure"].endswith("_excess") and low is not None and low < 0:
+        low = None  # a difference that may be below zero: only how far above it may lie is a leak
     usable = value is not None and figure.get("resolvable", True) and all(figure.get("conditions", {}).values())
+    weak = usable and gate.get("inconclusive", False)  # its number keeps the limit because it could do nothing else
+    usable = usable and not weak
+    rule_side = "at_least" if at_least else "at_most"
     content = {
         "name": gate["name"],
         "title": known.title,
         "question": known.question or rule.get("why", ""),
         "figure": gate["figure"],
         "format": known.format,
+        "symbol": symbol(gate["figure"]),
+        "n": figure.get("n"),
         "passed": gate["passed"],
         "outcome": _outcome(gate),
         "value": value,
@@ -85,19 +92,29 @@ def _gate(gate: dict[str, Any], stages: dict[str, Any]) -> dict[str, Any]:
         "judged_text": f"Judged by its {_judged(rule.get('judge', 'value'))}.",
         "bound": gate["bound"],
         "limit": gate["limit"],
-        "rule": "at_least" if at_least else "at_most",
+        "rule": rule_side,
         "axis": _axis(gate["figure"], [value, low, high, gate["bound"], gate["limit"]]),
         "why": gate["why"],
         "purpose": rule.get("why", ""),
         "owner": gate["owner"],
-        "remedy": known.remedy if usable else _absent(gate["figure"]),
+        "remedy": known.remedy if usable else _NO_POWER[rule_side] if weak else _ABSENT,
     }
     nearest = {**content, "format": "number"} if known.format in ("upper", "lower") else content
     close = (
         gate["bound"] is not None and not gate["passed"] and _finding(nearest) == _finding({**nearest, "bound": gate["limit"]})
     )
     exact = close or not usable  # rounding would hide the difference, or there is nothing to round
-    return {**content, "finding": gate["why"] if exact else _finding(content) + ".", "alt": _alt(content)}
+    finding = f"{known.title}: {gate['why']}" if exact else f"{_finding(content)}."
+    return {**content, "finding": finding, "alt": _alt(content)}
+
+
+def _label(status: str, gates: list[dict[str, Any]]) -> str:
+    """The verdict's name, never the plain one of a release that a gate did not pass."""
+    outcomes = {gate["outcome"] for gate in gates if not gate["passed"]}
+    known = STATUS.get(status, status)
+    if status not in ("released", "awaiting_approval") or not outcomes:
+        return known
+    return f"{known} {'under a waiver' if 'waived' in outcomes else 'without a conclusion'}"
 
 
 def _outcome(gate: dict[str, Any]) -> str:
@@ -120,7 +137,7 @@ def _alt(gate: dict[str, Any]) -> str:
     ends = [show(gate[key], gate["format"]) for key in ("low", "high") if gate[key] is not None]
     interval = f" Interval: {' to '.join(ends)}." if len(ends) == 2 else ""
     ceiling = f" Largest reachable: {show(gate['ceiling'], gate['format'])}." if gate["ceiling"] is not None else ""
-    return f"{'Passed' if gate['passed'] else 'Failed'}. {_finding(gate)}.{interval}{ceiling}"
+    return f"{gate['outcome'].capitalize()}. {_finding(gate)}.{interval}{ceiling}"
 
 
 def _judged(judge: str) -> str:
@@ -140,7 +157,10 @@ def _axis(figure: str, values: list[float | None]) -> list[float]:
 def _sentence(status: str, gates: list[dict[str, Any]], failed: list[dict[str, Any]]) -> str:
     total = plural(len(gates), "gate")
     if status == "rejected" and failed:
-        return f"{len(failed)} of {total} failed: {join([_lower(gate['title']) for gate in failed])}."
+        broken = [_lower(gate["title"]) for gate in failed if gate["outcome"] == "failed"]
+        doubtful = [_lower(gate["title"]) for gate in failed if gate["outcome"] != "failed"]
+        more = f"; {len(doubtful)} could not be resolved: {join(doubtful)}" if doubtful else ""
+        return f"{len(broken)} of {total} failed: {join(broken)}{more}."
     if status == "inconclusive":
         doubtful = join([_lower(gate["title"]) for gate in failed])
         return f"{len(failed)} of {total} could not be resolved, so nothing was shown: {doubtful}."
@@ -177,12 +197,20 @@ def _next(status: str, failed: list[dict[str, Any]]) -> str:
             "and a new run spends more."
         )
     if status == "awaiting_approval":
-        return "Read what is promised and what is not, then approve with the command hushtune approve, or leave it."
+        return (
+            "Read what is promised and what is not, then approve with the command hushtune approve, or leave it. A release "
+            "made of it keeps this page as it was read: by whom it was approved, and when, stands in its manifest.json."
+        )
     return "This report is evidence for a human decision. It does not replace the decision."
 
 
-def _absent(figure: str) -> str:
-    return (
-        f"The figure {figure} is missing, cannot be resolved with this many records, or its conditions do not hold; missing "
-        "evidence fails. Raise the audit's sample in the policy, or bring more records, and run again."
-    )
+_ABSENT = (
+    "Missing evidence fails: the figure was not measured, cannot be resolved with this many records, or rests on a condition "
+    "that does not hold. Raise the audit's sample in the policy, or bring more records, and run again."
+)
+_NO_POWER = {
+    "at_most": "This test could not have failed, so that it did not shows nothing. Raise canaries.count and canaries.guesses, "
+    "or lower the limit, and run again.",
+    "at_least": "This test could not have failed, so that it did not shows nothing. Lower audit.exposure_canaries, raise "
+    "canaries.alphabet or the limit, and run again.",
+}

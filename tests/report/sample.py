@@ -96,6 +96,28 @@ def rejected() -> dict[str, Any]:
     return build(load("default"), **values)
 
 
+def inconclusive() -> dict[str, Any]:
+    """One gate's test could not have failed: what it found is within the limit and shows nothing."""
+    values = stages()
+    values["evidence"]["figures"]["epsilon.lower_bound"]["ceiling"] = 1.2
+    gate = values["verdict"]["gates"][1]
+    why = "epsilon.lower_bound could at most have been 1.2, so this gate cannot fail, and the limit is at most 2.5."
+    gate |= {"passed": False, "inconclusive": True, "why": why}
+    values["verdict"] |= {"status": "inconclusive", "reasons": [why]}
+    return build(load("default"), **values)
+
+
+def waived() -> dict[str, Any]:
+    """Released although members stand out: a person signed for that gate."""
+    values = stages()
+    values["evidence"]["figures"]["membership.ratio.auc"] |= {"value": 0.663, "low": 0.629, "high": 0.697}
+    gate = values["verdict"]["gates"][3]
+    gate |= {"passed": False, "tolerated": True, "value": 0.663, "bound": 0.697}
+    gate["why"] = "membership.ratio.auc is 0.663; its upper bound 0.697 is above the limit 0.6."
+    gate["waiver"] = {"by": "Ada Byron", "issued": "2025-11-23", "expires": "2025-12-23", "why": "Accepted for a pilot."}
+    return build(load("default"), **values)
+
+
 def bare() -> dict[str, Any]:
     """A run whose evidence is empty: everything is shown as not measured and nothing breaks."""
     values = stages()

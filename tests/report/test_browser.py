@@ -12,7 +12,13 @@ from pipeline.report import write
 from tests.report import sample
 from tests.report.browser import Browser, axe, chromium
 
-MAKERS = {"released": sample.released, "rejected": sample.rejected, "bare": sample.bare}
+MAKERS = {
+    "released": sample.released,
+    "rejected": sample.rejected,
+    "inconclusive": sample.inconclusive,
+    "waived": sample.waived,
+    "bare": sample.bare,
+}
 SERIOUS = ("serious", "critical")
 FIRST_SCREEN = 900
 
@@ -78,7 +84,7 @@ def test_axe_finds_a_barrier_where_there_is_one(browser, pages, tmp_path):
     assert "color-contrast" in {rule for rule, _ in serious(browser)}
 
 
-@pytest.mark.parametrize("name", ["released", "rejected"])
+@pytest.mark.parametrize("name", ["released", "rejected", "inconclusive", "waived"])
 def test_the_first_screen_holds_what_decides(browser, pages, name):
     browser.show(pages[name], height=FIRST_SCREEN)
     bottom = "element => element.getBoundingClientRect().bottom"

@@ -109,7 +109,7 @@ class TestVerdict:
         gate = values["verdict"]["gates"][0]
         gate |= {"passed": False, "value": 8.0000004, "bound": 8.0000004, "why": "privacy.epsilon is 8.0000004, beyond 8."}
         content = sample.released(**values)
-        assert content["verdict"]["gates"][0]["finding"] == "privacy.epsilon is 8.0000004, beyond 8."
+        assert content["verdict"]["gates"][0]["finding"] == "Privacy loss spent (ε): privacy.epsilon is 8.0000004, beyond 8."
 
     def test_a_figure_whose_conditions_do_not_hold_says_so(self):
         values = sample.stages()
@@ -117,8 +117,8 @@ class TestVerdict:
         values["verdict"]["gates"][1] |= {"passed": False, "why": "epsilon.lower_bound is not valid."}
         content = sample.released(**values)
         gate = content["verdict"]["gates"][1]
-        assert gate["finding"] == "epsilon.lower_bound is not valid."
-        assert "conditions do not hold" in gate["remedy"]
+        assert gate["finding"] == "Privacy loss proven by attack (ε): epsilon.lower_bound is not valid."
+        assert "a condition that does not hold" in gate["remedy"]
         assert content["epsilon"]["lower_bound"] is None
 
 

@@ -7,8 +7,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from pipeline.report import render
 from pipeline.report.charts import pictures
 from tests.report import sample
+from tests.report.page import Page
 
 KEYS = ("entities", "identity", "course", "budget", "exposure", "ladder", "epsilon", "roc", "perplexity")
 
@@ -74,3 +76,9 @@ def test_extreme_values_stay_in_the_picture():
     values["standing"]["epsilon_spent"] = 90.0
     for picture in every(pictures(sample.released(**values))):
         assert not re.search(r"nan|inf(?!o)", re.sub(r"<(title|desc).*?</\1>", "", str(picture)))
+
+
+def test_a_spend_is_rounded_up_in_the_picture_as_in_the_words():
+    content = sample.released()
+    stated = [drawn.text for drawn in Page(render(content)).drawn if "/budget/past/" in drawn.attributes["data-at"]]
+    assert [words.split()[0] for words in stated] == ["8.31", "10.1", "11.5"]

@@ -21,7 +21,14 @@ from pipeline.report.render import resolve
 from tests.report import sample
 from tests.report.page import Page, strings, tokens
 
-VARIANTS = {"released": sample.released, "rejected": sample.rejected, "awaiting": sample.awaiting, "bare": sample.bare}
+VARIANTS = {
+    "released": sample.released,
+    "rejected": sample.rejected,
+    "awaiting": sample.awaiting,
+    "inconclusive": sample.inconclusive,
+    "waived": sample.waived,
+    "bare": sample.bare,
+}
 HOSTILE = "<script>alert(1)</script>\"'&{{ 7*7 }}"
 ROOT = Path(__file__).parents[2]
 
@@ -137,7 +144,7 @@ class TestFirstScreen:
 
     def test_a_gate_without_figure_says_so(self, pages):
         assert "scrub.recall is missing from the evidence." in pages["bare"]
-        assert "missing evidence fails" in pages["bare"]
+        assert "Missing evidence fails" in pages["bare"]
 
 
 class TestStyle:

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from pipeline.report.schema import SCHEMA, schema, schema_text
 from tests.report import sample
 
-MAKERS = [sample.released, sample.rejected, sample.awaiting, sample.bare]
+MAKERS = [sample.released, sample.rejected, sample.awaiting, sample.inconclusive, sample.waived, sample.bare]
 PUBLISHED = Path(__file__).parents[2] / "pipeline" / "report" / "report.schema.json"
 
 
