@@ -14,7 +14,7 @@ _NOUN = (  # what the endings below do not make
     r"(?:architect|artist|agent|accountant|assistant|barman|barmaid|bailiff|butcher|chef|chief|clerk|civil[ ]servant|cook|"
     r"coach|dentist|doctor|(?:vice-)?chair(?:man|woman|person)?|(?:deputy[ ])?mayor|editor(?:-in-chief)?|expert|guard|guide|"
     r"labourer|mechanic|midwife|model|nanny|notary|nun|nurse|paramedic|pharmacist|physician|pilot|poet|president|priest|"
-    r"judge|prosecutor|secretary|soldier|student|pupil|surgeon|tailor|technician|therapist|undergraduate|warden|attorney|"
+    r"judge|prosecutor|secretary|soldier|student|pupil|surgeon|sailor|tailor|councillor|counsellor|chancellor|governor|technician|therapist|undergraduate|warden|attorney|"
     r"lieutenant|sergeant|corporal|captain|major|colonel|general|constable|cadet|conscript|private|admiral|imam|rabbi|pastor|"
     r"monk|vicar|chaplain|bishop|consul|diplomat|ambassador|athlete|acrobat|prostitute|"
     r"pensioner|widow(?:er)?|orphan|minor|invalid|refugee|asylum[ -]seeker|prisoner|inmate|detainee|convict|recidivist|"
