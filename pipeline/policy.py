@@ -101,7 +101,7 @@ class Scrub(Section):
         default=(), description="countries whose identifiers are looked for besides `entities`: uk, germany…"
     )
     recognizers: str | None = Field(default=None, description="a YAML file of custom recognisers in Presidio's format")
-    probes: int = Field(default=240, ge=0, description="known personal values planted before scrubbing, to measure recall")
+    probes: int = Field(default=280, ge=0, description="known personal values planted before scrubbing, to measure recall")
 
 
 _CANARIES = {

@@ -88,6 +88,8 @@ _ENTITIES = {
     "ALL": "All kinds",
     "DATE_TIME": "Date or time",
     "NRP": "Origin, faith, politics",
+    "AMOUNT": "Sum, measure or term",
+    "TRAIT": "Occupation, health, family",
     "EMAIL_ADDRESS": "E-mail address",
     "US_SSN": "US social security",
     "US_ITIN": "US taxpayer number",

@@ -7,7 +7,9 @@ group is the finding. Repetitions are bounded, so that no text makes a rule slow
 
 from __future__ import annotations
 
+from pipeline.scrub._amounts import AMOUNT_CONTEXT, AMOUNTS
 from pipeline.scrub._secrets import FAIR, SECRETS, STRONG, WEAK, Rule
+from pipeline.scrub._traits import TRAITS
 
 # --- web -------------------------------------------------------------------------------------------------------------
 _TLD = (
@@ -339,6 +341,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "SECRET": SECRETS,
     "AGE": _AGE,
     "STREET_ADDRESS": _ADDRESS,
+    "AMOUNT": AMOUNTS,
+    "TRAIT": TRAITS,
 }
 
 CONTEXT: dict[str, tuple[str, ...]] = {
@@ -348,6 +352,7 @@ CONTEXT: dict[str, tuple[str, ...]] = {
     ),
     "CREDIT_CARD": ("card", "credit", "debit", "visa", "mastercard", "amex", "discover", "cc", "payment"),
     "US_SSN": ("ssn", "social", "security"),
+    "AMOUNT": AMOUNT_CONTEXT,
 }
 
 _COUNT = r"(?:an?|one|two|three|four|five|six|seven|eight|nine|ten|twelve|several|few|couple(?: of)?|many|some|\d{1,3}\b)"

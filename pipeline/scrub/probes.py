@@ -1,6 +1,6 @@
 """Probes: sentences with personal values that we know, planted beside the data to measure what the detector finds.
 
-    write_probes(run / "probes.jsonl", count=240, seed=7, entities=policy.scrub.entities)
+    write_probes(run / "probes.jsonl", count=280, seed=7, entities=policy.scrub.entities)
 
 The values come from Faker, the sentences from the templates below; nothing comes from the user's data. Recall on probes is
 recall on these sentences: other text, with its own abbreviations and mistakes, can be harder.
@@ -109,6 +109,19 @@ _TEMPLATES: dict[str, tuple[str, ...]] = {
         "{} is listed as my insurer, which is wrong.",
         "She was referred by {} last month.",
         "Please bill {} directly.",
+    ),
+    "AMOUNT": (
+        "They charged {} twice for one order.",
+        "The court awarded {} in damages.",
+        "My pension of {} was cut without a letter.",
+        "We agreed on {} before the work began.",
+        "Outstanding: {}",
+    ),
+    "TRAIT": (
+        "She is {} and cannot take calls in the morning.",
+        "My father was {} before he fell ill.",
+        "The witness, {}, was heard in the afternoon.",
+        "He works as {} and travels a lot.",
     ),
 }
 
@@ -238,6 +251,20 @@ def _date(rng: random.Random, fakers: list[Any]) -> str:
     return day.strftime(rng.choice(spellings))
 
 
+def _amount(rng: random.Random, fakers: list[Any]) -> str:
+    number, code = f"{rng.randint(10, 99_999):,}", rng.choice(("EUR", "USD", "GBP", "PLN", "CHF"))
+    unit = rng.choice(("euros", "dollars", "pounds", "Swiss francs", "roubles"))
+    return rng.choice((f"{code} {number}", f"{number} {unit}", f"{rng.choice('€$£')}{number}.{rng.randint(0, 99):02d}"))
+
+
+def _trait(rng: random.Random, fakers: list[Any]) -> str:
+    work = rng.choice(
+        "nurse/bus driver/lawyer/carpenter/history teacher/soldier/midwife/translator/plumber/tailor/miner/welder/notary/chef/"
+        "paramedic/journalist/sailor/florist/pianist/physicist/priest/dentist/postman/police officer/shop assistant".split("/")
+    )
+    return f"a {rng.choice(('', 'retired ', 'former ', 'self-employed ', 'disabled ', 'practising '))}{work}"
+
+
 def _organisation(rng: random.Random, fakers: list[Any]) -> str:
     us = fakers[0]
     spellings = (
@@ -261,4 +288,6 @@ _VALUES: dict[str, Callable[[random.Random, list[Any]], str]] = {
     "RECORD_NUMBER": _record,
     "DATE_TIME": _date,
     "ORGANIZATION": _organisation,
+    "AMOUNT": _amount,
+    "TRAIT": _trait,
 }

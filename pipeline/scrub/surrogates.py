@@ -33,7 +33,7 @@ _NEUTRAL = (
 _PEOPLES = (
     "Andorran Bhutanese Chilean Danish Estonian Fijian Ghanaian Icelandic Kenyan Latvian Maltese Nepalese Omani Peruvian"
 ).split()
-_WHOLE = ("SECRET", "CRYPTO", "DENIED")  # nothing realistic stands for these
+_WHOLE = ("SECRET", "CRYPTO", "DENIED", "AMOUNT", "TRAIT")  # nothing realistic stands for these
 _ORGANISATIONS = re.compile(
     r"(?i)(hospital|clinic|university|college|school|bank|court|prison|ministry|police|insurance|pharmacy)\W*$"
 )

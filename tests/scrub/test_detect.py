@@ -104,6 +104,33 @@ FOUND = [
     ("Authorization: Bearer abcdef0123456789.ABCDEF", "abcdef0123456789.ABCDEF"),
     ("postgres://ann:s3cr3tpw@db.example.org/x", "s3cr3tpw"),
     ("-----BEGIN RSA PRIVATE KEY-----\nMIIEow\nAbC=\n-----END RSA PRIVATE KEY-----", "MIIEow\nAbC="),
+    ("claimed EUR 12,400 in respect of damage", "EUR 12,400"),
+    ("a fine of 300 new Turkish liras (TRY) and", "300 new Turkish liras (TRY)"),
+    ("worth £1.2 million at the time", "£1.2 million"),
+    ("earned nine dollars an hour there", "nine dollars an hour"),
+    ("sentenced to three years and two months' imprisonment", "three years and two months' imprisonment"),
+    ("given a sentence of twelve years", "twelve years"),
+    ("held in custody for five months", "five months"),
+    ("was found 40% disabled", "40%"),
+    ("a plot of 1,200 square metres", "1,200 square metres"),
+    ("he lost 14 kilograms", "14 kilograms"),
+    ("she is a retired midwife", "a retired midwife"),
+    ("worked as a lorry driver in the port", "a lorry driver"),
+    ("heard the witness, a forensic pathologist, in June", "a forensic pathologist"),
+    ("a stateless person of Armenian origin", "of Armenian origin"),
+    ("by a Latvian national", "a Latvian national"),
+    ("was diagnosed with multiple sclerosis in spring", "multiple sclerosis"),
+    ("he suffers from severe asthma", "severe asthma"),
+    ("the father of four children", "the father of four children"),
+]
+LEFT_ALONE = [  # trades, conditions and lengths of time that are said of nobody
+    "You should ask a doctor or a lawyer before the trip.",
+    "The nurse rang and the technician left.",
+    "This is a cheaper offer and a better printer.",
+    "The delivery takes three weeks, and the warranty two years.",
+    "Is there asthma medication without sugar, and is it 20% cheaper?",
+    "It was a matter of minutes; he suffered from the delay.",
+    "Take one of two copies home and leave the other.",
 ]
 
 
@@ -119,6 +146,11 @@ def test_finds_every_letter_and_digit(detector: Detector, text: str, value: str)
 
 def test_leaves_ordinary_words_alone(detector: Detector) -> None:
     text = "The kettle stopped working after two weeks, and the manual does not say which of the 3 lights matters most."
+    assert spans_of(detector, text) == []
+
+
+@pytest.mark.parametrize("text", LEFT_ALONE)
+def test_leaves_what_is_said_of_nobody_alone(detector: Detector, text: str) -> None:
     assert spans_of(detector, text) == []
 
 
@@ -270,18 +302,18 @@ def test_recasing_keeps_length_and_letters(text: str) -> None:
         ("court", 0.88),  # read while rules were made
         ("judgments", 0.88),  # read by nobody before its first measurement; rules have been made since
         ("appeals", 0.88),  # read after the last rule was made
+        ("rulings", 0.89),  # written before the rules for amounts and traits, by who then made those: 0.911 at first
     ],
 )
 def test_court_text_that_was_written_for_this_test(detector: Detector, file: str, recall_floor: float) -> None:
-    """Invented judgments. What no rule looks for, amounts and what somebody is or has, is not part of the floor."""
+    """Invented judgments, of which all that is labelled counts."""
     golds = list(recall.read_gold(GOLD / f"{file}.jsonl"))
     counts = recall._Counts()
     for gold, spans in zip(golds, detector.find([gold.text for gold in golds]), strict=True):
         recall._count(counts, gold, spans)
     report = recall._report(counts, file, detector.name, len(golds))
     rows = {row.label: row for row in report.labels}
-    looked_for = [row for label, row in rows.items() if label not in ("QUANTITY", "DEM")]
-    assert sum(row.tokens_found for row in looked_for) / sum(row.tokens for row in looked_for) >= recall_floor
+    assert (report.token_recall or 0) >= recall_floor
     assert (report.token_precision or 0) >= 0.60
     for label in ("NAME", "APPLICANT"):
         row = rows.get(label)

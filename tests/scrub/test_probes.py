@@ -16,7 +16,7 @@ def test_the_seed_decides_every_byte(tmp_path: Path) -> None:
 
 def test_probes_are_gold_and_evenly_shared(tmp_path: Path) -> None:
     path = tmp_path / "probes.jsonl"
-    assert write_probes(path, 240, 7) == 240
+    assert write_probes(path, 280, 7) == 280
     gold = list(read_gold(path))
     assert set(Counter(item.spans[0].entity for item in gold).values()) == {20}
     for item in gold:
