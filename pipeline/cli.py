@@ -258,6 +258,7 @@ def _takes_release(
     made: argparse.ArgumentParser, name: str = "release", what: str = "release name, NAME/VERSION, or folder"
 ) -> None:
     made.add_argument(name, metavar="RELEASE" if name == "release" else "RELEASE|REF", help=what)
+    made.add_argument("--key", type=Path, action="append", metavar="PUB", help="trust this public key instead of the home's")
     made.add_argument("--unverified", action="store_true", help="load what does not verify, or an adapter that is no release")
     made.add_argument("--base-model", metavar="REF", help="for a bare adapter: its base model")
 

@@ -14,6 +14,7 @@ from pipeline.policy import Scrub
 from pipeline.scrub import detect, operators
 
 _PLACEHOLDER = re.compile(r"<[A-Z][A-Z_]+>")
+_NESTED = re.compile(r"<+([A-Z][A-Z_]+)>+")  # a finding that held part of a placeholder
 
 
 class Guarded(Value):
@@ -25,10 +26,11 @@ class Guarded(Value):
 
 
 class Guard:
-    """Counts, and with `replaced` replaces by its type, what a policy's detector finds in generated text."""
+    """Counts what a policy's detector finds in generated text, and replaces it by its type; `name` says which detector."""
 
     def __init__(self, scrub: Scrub) -> None:
         self._detector = detect.load(scrub)
+        self.name = self._detector.name
         self._operate = operators.operator("placeholder")
         self._hits: Counter[str] = Counter()
         self._texts = self._with_hits = 0
@@ -42,7 +44,8 @@ class Guard:
         self._texts += len(texts)
         self._with_hits += sum(bool(spans) for spans in found)
         self._hits.update(span.entity for spans in found for span in spans)
-        return [operators.replace(text, spans, self._operate, "")[0] for text, spans in zip(texts, found, strict=True)]
+        replaced = [operators.replace(text, spans, self._operate, "")[0] for text, spans in zip(texts, found, strict=True)]
+        return [_NESTED.sub(r"<\1>", text) for text in replaced]
 
     @property
     def found(self) -> Guarded:

@@ -18,6 +18,7 @@ from scipy.spatial.distance import jensenshannon
 from pipeline.corpus import load_records
 from pipeline.folders import Progress, Value, silent, write_json, write_lines
 from pipeline.guard import Guard, Guarded
+from pipeline.overlap import runs, words
 
 RUN_OF_WORDS = 13  # that a text must share with a training record to count as overlapping: long enough not to be a set phrase
 OUTSIDE = "Overlap and distance compare with private records and are outside the privacy guarantee: keep them beside the run."
@@ -112,36 +113,28 @@ def synthesize(
 
 
 class _Overlaps:
-    """Looks for training records, and runs of words of them, in other texts. Only hashes of the runs are held."""
+    """Looks for training records, and runs of words of them, in other texts. Only hashes of either are held."""
 
     def __init__(self, training: Iterable[str]) -> None:
         self._whole: set[int] = set()
         self._runs: set[int] = set()
         for text in training:
-            words = _words(text)
-            self._whole.add(hash(tuple(words)))
-            self._runs.update(_runs(words))
+            some = words(text)
+            self._whole.add(hash(tuple(some)))
+            self._runs.update(hash(run) for run in runs(some, RUN_OF_WORDS))
         self._texts = self._equal = self._sharing = 0
 
     def look(self, texts: Sequence[str]) -> None:
         """Count these texts."""
         for text in texts:
-            words = _words(text)
+            some = words(text)
             self._texts += 1
-            self._equal += bool(words) and hash(tuple(words)) in self._whole
-            self._sharing += any(run in self._runs for run in _runs(words))
+            self._equal += bool(some) and hash(tuple(some)) in self._whole
+            self._sharing += any(hash(run) in self._runs for run in runs(some, RUN_OF_WORDS))
 
     @property
     def found(self) -> Overlap:
         return Overlap(texts=self._texts, equal=self._equal, sharing=self._sharing)
-
-
-def _words(text: str) -> list[str]:
-    return text.casefold().split()
-
-
-def _runs(words: Sequence[str]) -> Iterator[int]:
-    return (hash(tuple(words[at : at + RUN_OF_WORDS])) for at in range(len(words) - RUN_OF_WORDS + 1))
 
 
 def _distance(tokens: Counter[int], held_out: Path, tokenizer: Any) -> Distance | None:

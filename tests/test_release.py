@@ -527,20 +527,27 @@ def test_an_approval_comes_in_time_and_from_somebody_else(tmp_path, monkeypatch)
     now = datetime.fromisoformat(manifest["expires"])
     assert 13 < (now - datetime.now(UTC)).total_seconds() / 86400 <= 14
 
-    class Later(datetime):
-        @classmethod
-        def now(cls, zone=None):
-            return now + timedelta(seconds=1)
-
+    late = clock(now + timedelta(seconds=1))
     with monkeypatch.context() as patch:
-        patch.setattr(ledgers, "datetime", Later)
+        patch.setattr(ledgers, "datetime", late)
         with pytest.raises(StageError, match="could be approved until"):
             approve(arguments["run"], "Ada")
     assert releases(tmp_path) == []
     made = approve(arguments["run"], "Ada")
     with monkeypatch.context() as patch:
-        patch.setattr(ledgers, "datetime", Later)
+        patch.setattr(ledgers, "datetime", late)
         assert approve(arguments["run"], "Ada") == made  # it was in time
+
+
+def clock(at: datetime) -> type[datetime]:
+    """A `datetime` for which it is always `at`."""
+
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, zone=None):
+            return at
+
+    return Stopped
 
 
 @pytest.mark.parametrize("by", ["ann smith", "ANN  SMITH", "Ann\u00a0Smith", "\uff21nn Smith", "AnnSmith"])
@@ -557,13 +564,8 @@ def test_a_clock_that_was_set_back_does_not_bring_an_approval_back(tmp_path, mon
     arguments = a_run(tmp_path, "awaiting_approval")
     expires = datetime.fromisoformat(json.loads((held(arguments) / "manifest.json").read_text())["expires"])
 
-    class Later(datetime):
-        @classmethod
-        def now(cls, zone=None):
-            return expires + timedelta(days=1)
-
     with monkeypatch.context() as patch:
-        patch.setattr(_chain, "datetime", Later)
+        patch.setattr(_chain, "datetime", clock(expires + timedelta(days=1)))
         Ledger(tmp_path).note("another-run", "test", {})  # something happened after the approval had expired
     with pytest.raises(StageError, match="could be approved until"):  # and the clock is right again, or was set back
         approve(arguments["run"], "Ada")

@@ -114,7 +114,12 @@ def _tried(
         context = (start, *canary.prefix)
         try:
             table = tree.scores(context)
-        except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError) as error:
+        except (
+            TypeError,
+            ValueError,
+            RuntimeError,
+            AttributeError,
+        ) as error:  # a model that knows no such mask
             return math.inf, 0, f"the model takes no ancestor mask ({type(error).__name__})"
         errors.append(tree.check(context, rng.integers(0, shape, (_CHECKS, len(shape))).tolist(), table))
     error, checked = float(np.max(errors)), _CHECKS * len(errors)

@@ -32,6 +32,7 @@ from transformers.pytorch_utils import Conv1D
 
 from pipeline import models
 from pipeline.errors import UsageError
+from pipeline.models import ladder
 from pipeline.policy import Lora
 from pipeline.pretrain import Recipe
 from pipeline.train.examples import Even, Example
@@ -274,7 +275,7 @@ def run(shapes: list[str], rounds: int, threads: int = 2, *, memory: bool = True
     packages = ("torch", "opacus", "peft", "transformers")
     result: dict[str, Any] = {"threads": threads, "rounds": rounds, "versions": {name: version(name) for name in packages}}
     result["device"] = torch.cuda.get_device_name() if place.type == "cuda" else "cpu"
-    rate = result["matrix_flops"] = _matrix_rate(place) if place.type == "cuda" else None
+    rate = result["matrix_flops"] = ladder.matrix_rate(8192, place.type) if place.type == "cuda" else None
     for name in shapes:
         shape = SHAPES[name].on(place)
         result[name] = _shape(shape, rounds)
@@ -331,19 +332,6 @@ def _settle(device: torch.device) -> None:
     """Wait until the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _matrix_rate(device: torch.device, size: int = 8192) -> float:
-    """FLOP/s of one large product in the device's precision for products: the best of ten."""
-    left, right = (torch.randn(size, size, device=device).to(precision_on(device)) for _ in range(2))
-    best = float("inf")
-    for _ in range(10):
-        _settle(device)
-        started = time.perf_counter()
-        torch.matmul(left, right)
-        _settle(device)
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best
 
 
 def _flops(shape: Shape) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.commands.common import answer, quiet, watched
-from pipeline.commands.govern import release_folder
+from pipeline.commands.govern import check_release, release_folder
 from pipeline.errors import InputError, UsageError
 from pipeline.folders import write_lines
 
@@ -81,20 +81,23 @@ def synthesize(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def adapted(ref: str, home: Path, *, unverified: bool = False, of: str | None = None) -> tuple[Base, Path]:
+def adapted(
+    ref: str, home: Path, *, keys: Sequence[Path] = (), unverified: bool = False, of: str | None = None
+) -> tuple[Base, Path]:
     """The base model and the adapter folder of a release, which is verified first, or of a bare adapter's folder.
 
     Args:
         ref: release name, NAME/VERSION, or folder.
         home: folder of all state.
+        keys: public keys to trust instead of the home's.
         unverified: take what does not verify, and adapters that are no release.
         of: the base model, where the folder has no policy that names it.
 
     Raises:
-        UsageError: there is no such release, or no base model is named.
+        UsageError: there is no such release, it lies outside of the home and no key is given, or no base model is named.
         IntegrityError: it does not verify.
     """
-    from pipeline import models, policy, release
+    from pipeline import models, policy
 
     folder = release_folder(ref, home)
     if folder is None:
@@ -104,7 +107,7 @@ def adapted(ref: str, home: Path, *, unverified: bool = False, of: str | None = 
         if not unverified:
             raise UsageError(f"{folder} is no release, so nothing vouches for it: give --unverified to use it all the same.")
     elif not unverified:
-        release.verify(folder)
+        check_release(folder, home, keys)
     if of is None and not (folder / "policy.json").is_file():
         raise UsageError(f"{folder} does not say which base model it belongs to: name it by --base-model.")
     return models.resolve(of or policy.load(folder / "policy.json").model, home), folder
@@ -120,7 +123,7 @@ def _load(arguments: argparse.Namespace) -> tuple[Any, Any, Guard | None]:
         model, tokenizer = models.load(models.resolve(ref, home))
         rules = policy.load("default")
     else:
-        base, folder = adapted(ref, home, unverified=arguments.unverified, of=arguments.base_model)
+        base, folder = adapted(ref, home, keys=arguments.key or (), unverified=arguments.unverified, of=arguments.base_model)
         model, tokenizer = models.with_adapter(base, folder)
         rules = policy.load(folder / "policy.json" if (folder / "policy.json").is_file() else "default")
     return model, tokenizer, Guard(rules.scrub) if arguments.guard else None

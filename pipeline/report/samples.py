@@ -7,24 +7,19 @@ ones are withheld depends on the records too.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.corpus import load_records
+from pipeline.overlap import repeated
 from pipeline.policy import Policy
 
 if TYPE_CHECKING:
-    from pipeline.scrub.detect import Span
     from pipeline.train.loop import Trained
 
 PROMPTS = ("Dear", "Thank you for", "The", "Please")
 TOKENS = 32
 SHARED = 6  # words in a row that no shown text has in common with a record
-_WORD = re.compile(r"[^\W_]+")
-
-Words = tuple[str, ...]
 
 
 def withheld() -> dict[str, Any]:
@@ -44,7 +39,7 @@ def draw(trained: Trained, policy: Policy, records: Path) -> dict[str, Any]:
         `shown`, `checked_by` (the detector) and `samples`: `prompt`, `text` (None where it is withheld) and `why`.
     """
     from pipeline import models
-    from pipeline.scrub.detect import load
+    from pipeline.guard import Guard
 
     if not records.is_file() or not trained.adapter.is_dir():
         return withheld()
@@ -52,44 +47,14 @@ def draw(trained: Trained, policy: Policy, records: Path) -> dict[str, Any]:
     seed = int(trained.adapter_digest[:8], 16)
     decoding = models.Decoding(method="sample", max_new_tokens=TOKENS, seed=seed)
     texts = [models.generate(model, tokenizer, prompt, decoding) for prompt in PROMPTS]
-    detector = load(policy.scrub)
-    whole = [prompt + text for prompt, text in zip(PROMPTS, texts, strict=True)]
-    shown = [_replaced(text, spans) for text, spans in zip(whole, detector.find(whole), strict=True)]
-    said = repeated(shown, (part.text for record in load_records(records) for part in record.parts))
+    guard = Guard(policy.scrub)
+    shown = guard.check([prompt + text for prompt, text in zip(PROMPTS, texts, strict=True)])
+    said = repeated(shown, (part.text for record in load_records(records) for part in record.parts), SHARED)
     rows = [
         {"prompt": prompt, "text": None if again else " ".join(text.split()), "why": _WHY if again else ""}
         for prompt, text, again in zip(PROMPTS, shown, said, strict=True)
     ]
-    return {"shown": True, "checked_by": detector.name, "samples": rows}
+    return {"shown": True, "checked_by": guard.name, "samples": rows}
 
 
 _WHY = "it repeats words of a record"
-
-
-def _replaced(text: str, spans: Sequence[Span]) -> str:
-    """The text with what was found in it replaced by the name of its kind.
-
-    >>> from pipeline.scrub.detect import Span
-    >>> _replaced("Dear Ann Lee,", [Span(5, 12, "PERSON", 0.9)])
-    'Dear <PERSON>,'
-    """
-    for span in sorted(spans, reverse=True):
-        text = f"{text[: span.start]}<{span.entity}>{text[span.end :]}"
-    return re.sub(r"<+(\w+)>+", r"<\1>", text)  # the model has learned such names itself
-
-
-def repeated(texts: Iterable[str], records: Iterable[str]) -> list[bool]:
-    """Whether each text has `SHARED` words in a row in common with any record, whatever their case and the marks between.
-
-    >>> repeated(["one two three four five six", "one two three"], ["Zero. One, two; three four five SIX seven"])
-    [True, False]
-    """
-    runs = [_runs(text) for text in texts]
-    wanted = set().union(*runs)
-    known = {run for record in records for run in _runs(record) if run in wanted} if wanted else set()
-    return [bool(own & known) for own in runs]
-
-
-def _runs(text: str) -> set[Words]:
-    words = [word.lower() for word in _WORD.findall(text)]
-    return {tuple(words[start : start + SHARED]) for start in range(len(words) - SHARED + 1)}

@@ -6,6 +6,7 @@ Each finds names and the like in texts; the rules beside them are the same for a
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from importlib import metadata, util
@@ -114,7 +115,7 @@ def _installed(where: str) -> Any:
     raise PolicyError(f"scrub.model names the folder {where}, which spaCy cannot load ({kind}): give a saved pipeline.")
 
 
-class Tagger:
+class Tagger(ABC):
     """Token classifications of a transformer, read in pieces, as spans of whole words."""
 
     name: str
@@ -164,8 +165,9 @@ class Tagger:
                 return self._tokenizer.token_to_id(start), self._tokenizer.token_to_id(end)
         raise PolicyError(f"The tokenizer of {self.name} has neither [CLS] nor <s>: give a BERT-like model as scrub.model.")
 
+    @abstractmethod
     def _logits(self, ids: Any, seen: Any) -> Any:
-        raise NotImplementedError
+        """What the model says of each token, before the softmax: (pieces, tokens, labels), from int64 (pieces, tokens)."""
 
     def _spans(self, text: str, offsets: Sequence[tuple[int, int]], scores: Any) -> Iterator[Span]:
         for (start, end), row in zip(offsets, scores, strict=True):

@@ -36,7 +36,6 @@ def test_every_way_runs_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     shape = train.Shape(lambda: tiny.llama(layers=2), 2, 16)
     for make in train.WAYS.values():
         make(shape)()
-    assert train._matrix_rate(torch.device("cpu"), 64) > 0
     weights = 2 * (32 * 32 * 2 + 32 * 16 * 2 + 32 * 64 * 3)  # two blocks: q and o, k and v, gate, up and down
     assert train._flops(shape) == 4 * (weights + 32 * len(tiny.tokenizer()))
 

@@ -139,6 +139,23 @@ class TestReleased:
         assert cli.main(["generate", "data", "--prompt", "baba", "--max-new-tokens", "4", "--json", *home]) == 0
         assert isinstance(json.loads(capsys.readouterr().out.splitlines()[-1])["text"], str)
 
+    def test_a_release_of_another_home_is_not_loaded_on_its_own_word(self, released, place, tmp_path, capsys):
+        folder = str(place / "home" / "releases" / "data" / "1")
+        call = ["generate", folder, "--max-new-tokens", "2", "--home", str(tmp_path)]
+        assert cli.main(call) == 2
+        assert "what lies beside it proves nothing" in capsys.readouterr().err
+        (key,) = (place / "home" / "keys").glob("*.pub")
+        assert cli.main([*call, "--key", str(key)]) == 0
+
+    def test_a_synthetic_corpus_is_compared_with_the_runs_records(self, released, place, tmp_path):
+        out = tmp_path / "synthetic.jsonl"
+        call = ["synthesize", "data", "--count", "3", "--output", str(out), "--max-new-tokens", "8"]
+        assert cli.main([*call, "--home", str(place / "home")]) == 0
+        report = json.loads((tmp_path / "synthetic.jsonl.report.json").read_text())
+        assert len(out.read_text().splitlines()) == report["overlap"]["texts"] == 3
+        assert report["distance"]["held_out"] > 0
+        assert holding(tmp_path, SENTINEL) == []
+
     def test_the_budget_shows_what_was_spent(self, released, place, capsys):
         content = json.loads(released.stdout.splitlines()[-1])
         home = ["--home", str(place / "home"), "--json"]

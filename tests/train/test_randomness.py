@@ -14,21 +14,9 @@ from pipeline.canaries import Planted
 from pipeline.train import checkpoint, entropy, loop
 from pipeline.train.loop import train
 from pipeline.train.optimizer import UnitOptimizer
-from tests import tiny
-from tests.train.test_resume import MECHANISM, STEPS, Killed, plant, rules
+from tests.train.interrupted import MECHANISM, STEPS, Killed, rules
 
 pytestmark = pytest.mark.usefixtures("quick")
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> models.Base:
-    folder = tiny.save(tmp_path_factory.mktemp("models") / "tiny", tiny.llama(layers=1, width=16))
-    return models.resolve(str(folder), folder.parent)
-
-
-@pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
-    return plant(tmp_path_factory.mktemp("planted"))
 
 
 class Recorder:

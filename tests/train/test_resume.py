@@ -20,55 +20,16 @@ from hypothesis import strategies as st
 
 from pipeline import folders, models, policy
 from pipeline.canaries import Planted
-from pipeline.corpus import Part, Record, save_records
 from pipeline.errors import StageError
-from pipeline.folders import digest_file
 from pipeline.ledger import Ledger
 from pipeline.train import checkpoint, loop
 from pipeline.train.loop import Trained, train
 from pipeline.train.mechanism import Mechanism
 from pipeline.train.optimizer import UnitOptimizer
 from pipeline.train.tape import Tape
-from tests import tiny
+from tests.train.interrupted import MECHANISM, STEPS, Killed, rules
 
 pytestmark = pytest.mark.usefixtures("quick")
-
-RECORDS, STEPS = 40, 4
-MECHANISM = Mechanism(
-    unit="record", units=RECORDS, expected_batch=10, steps=STEPS, noise_multiplier=2.0, clipping_norm=0.1, delta=1e-3
-)
-
-
-class Killed(BaseException):
-    """What stands for the kill: nothing in the code catches it."""
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> models.Base:
-    folder = tiny.save(tmp_path_factory.mktemp("models") / "tiny", tiny.llama(layers=1, width=16))
-    return models.resolve(str(folder), folder.parent)
-
-
-@pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
-    return plant(tmp_path_factory.mktemp("planted"))
-
-
-def plant(folder: Path) -> Planted:
-    texts = (Record(f"r{i}", f"r{i}", (Part("text", " " + tiny.sentence(i, 6)),)) for i in range(RECORDS))
-    save_records(folder / "train.jsonl", texts)
-    return Planted(
-        folder=folder, train_records=RECORDS, train_units=RECORDS, held_out_records=0, held_out_units=0, canaries=0,
-        secrets=0,
-        secrets_included=0,
-        included=0, manifest_digest="m", digest=digest_file(folder / "train.jsonl"),
-    )  # fmt: skip
-
-
-def rules(steps: int = STEPS) -> policy.Policy:
-    return policy.load("default").override(
-        train__learning_rate=0.05, train__expected_batch=10, train__steps=steps, data__max_tokens=16
-    )
 
 
 class World:
