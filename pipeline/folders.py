@@ -16,6 +16,8 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.errors import UsageError
+
 
 class Value(BaseModel):
     """Base of the small frozen values that pass between stages: paths, digests, counts and figures, never text."""
@@ -96,6 +98,19 @@ def write_lines(path: Path, lines: Iterable[str]) -> int:
 def write_json(path: Path, content: Any, *, mode: int = 0o600) -> None:
     """Write `content` as indented JSON, atomically; NaN and infinities are refused (ValueError)."""
     write_text(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n", mode=mode)
+
+
+def check_parent(path: Path) -> None:
+    """See that a file or folder can be made at `path`.
+
+    Raises:
+        UsageError: the folder that it would stand in does not exist or cannot be written to.
+    """
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        raise UsageError(f"The folder {parent} does not exist: make it, or write elsewhere.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UsageError(f"The folder {parent} cannot be written to: write elsewhere.")
 
 
 def private_folder(path: Path) -> Path:

@@ -25,7 +25,7 @@ OUTSIDE = "Overlap and distance compare with private records and are outside the
 
 
 class Overlap(Value):
-    """Of `texts` synthetic texts: how many equal a training record, and how many share a run of 13 words with one."""
+    """Of `texts` synthetic texts: how many equal a training record, and how many share 13 words in a row with one."""
 
     texts: int
     equal: int

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.commands.common import answer, quiet, watched
 from pipeline.commands.govern import check_release, release_folder
 from pipeline.errors import InputError, UsageError
-from pipeline.folders import write_lines
+from pipeline.folders import check_parent, write_lines
 
 if TYPE_CHECKING:
     from pipeline.guard import Guard
@@ -32,6 +32,8 @@ def generate(arguments: argparse.Namespace) -> int:
         raise UsageError("--output takes what --prompts asks for: give --prompts as well.")
     if arguments.stream and (arguments.guard or arguments.json):
         raise UsageError("--stream prints text as it comes: leave --guard and --json out.")
+    if arguments.output is not None:
+        check_parent(arguments.output)
     model, tokenizer, guard = _load(arguments)
     decoding = _decoding(arguments)
     if arguments.prompts is not None:
@@ -55,6 +57,9 @@ def synthesize(arguments: argparse.Namespace) -> int:
     quiet()
     from pipeline import models, synthesis
 
+    if arguments.count < 1:
+        raise UsageError(f"--count {arguments.count} asks for no record: give at least 1.")
+    check_parent(arguments.output)
     model, tokenizer, guard = _load(arguments)
     decoding = _decoding(arguments)
     prompts = _prompts(arguments.prompts, tokenizer) if arguments.prompts else [""]
@@ -229,17 +234,16 @@ def _synthetic(made: Any) -> str:
     if made.guarded is not None:
         hits = ", ".join(f"{count:,} {entity}" for entity, count in made.guarded.hits.items()) or "nothing"
         lines.append(f"Guard: {hits} replaced in {made.guarded.texts_with_hits:,} of {made.guarded.texts:,} records.")
-    if made.overlap is None or made.distance is None:
-        lines.append(
-            "Overlap with the training records and distance to held-out ones: not measured (the run's records are gone)."
-        )
+    if made.overlap is None:
+        lines.append("Overlap with the training records: not measured (no run with its records is here).")
     else:
         lines.append(
             f"Equal to a training record: {made.overlap.equal:,}; sharing 13 words in a row with one: {made.overlap.sharing:,}."
         )
+    if made.distance is not None:
         lines.append(
             f"Token distribution: {made.distance.synthetic:.3f} from held-out records (two halves of those: "
             f"{made.distance.floor:.3f})."
         )
-        lines.append(made.note)
+    lines.append(made.note)
     return "\n".join(lines)

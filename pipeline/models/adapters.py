@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from pipeline.errors import ModelError
+from pipeline.folders import check_parent
 from pipeline.models.base import Base, load
 from pipeline.policy import Lora
 
@@ -116,8 +117,10 @@ def export(base: Base, adapter: Path, folder: Path, *, merge: bool = True, preci
     the base and, below `adapter/`, the adapter as it is.
 
     Raises:
+        UsageError: the folder cannot be made.
         ModelError: the folder exists and is not empty, or `adapter` holds none for this model.
     """
+    check_parent(folder)
     if folder.exists() and any(folder.iterdir()):
         raise ModelError(f"The folder {folder} is not empty: give another, or empty it.")
     model, tokenizer = with_adapter(base, adapter)

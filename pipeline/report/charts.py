@@ -26,6 +26,7 @@ from pipeline.report.svg import (
     RULE,
     at,
     canvas,
+    figure_at,
     inline,
     label,
     settings,
@@ -86,16 +87,7 @@ def _entities(section: dict[str, Any]) -> Markup | None:
     bars.set(xlim=(0, max(1, *counts)), ylim=(len(rows) - 0.5, -0.5))
     for index, row in enumerate(rows):
         label(bars, row["title"], index, 138)
-        words = bars.annotate(
-            count(row["count"]),
-            (row["count"], index),
-            (5, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=11,
-            color=MUTED,
-        )
-        words.set_gid(at(f"/scrubbing/entities/{index}/count"))
+        figure_at(bars, count(row["count"]), (row["count"], index), (5, 0), f"/scrubbing/entities/{index}/count")
         if row["recall"] is not None:
             dots.plot([row["low"], row["recall"]], [index, index], color=ACCENT, linewidth=2)
             dots.plot(row["recall"], index, "o", color=ACCENT, markersize=6, markeredgewidth=0, clip_on=False)
@@ -126,16 +118,8 @@ def _epsilon(section: dict[str, Any]) -> Markup:
     for index, (title, key, colour, marker) in enumerate(rows):
         value = section[key]
         label(axis, title, index, 168)
-        words = axis.annotate(
-            show(value, {"allowed": "plain", "spent": "upper"}.get(key, "lower")),
-            (value or 0, index),
-            (9, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=11.5,
-            color=MUTED,
-        )
-        words.set_gid(at(f"/epsilon/{key}"))
+        words = show(value, {"allowed": "plain", "spent": "upper"}.get(key, "lower"))
+        figure_at(axis, words, (value or 0, index), (9, 0), f"/epsilon/{key}", fontsize=11.5)
         if value is not None:
             axis.plot([0, value], [index, index], color=RULE, linewidth=1, zorder=1)
             size = {"|": 14, "o": 7}[marker]

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from pipeline.report.figures import usable
 from pipeline.report.formats import count, number, upper
-from pipeline.report.svg import ACCENT, BAD, BAND, CONTROL, INK, MUTED, at, canvas, inline, ticks
+from pipeline.report.svg import ACCENT, BAD, BAND, CONTROL, INK, MUTED, at, canvas, figure_at, inline, ticks
 
 _DASHED, _DOTTED = (0, (3, 2)), (0, (1, 2))
 
@@ -48,16 +48,8 @@ def identity(section: dict[str, Any]) -> Markup | None:
     colours = [BAD if row["size"] == "1" else CONTROL for row in rows]
     axis.bar(places, [row["units"] for row in rows], width=0.7, color=colours)
     for index, row in enumerate(rows):
-        words = axis.annotate(
-            count(row["units"]),
-            (index, row["units"]),
-            (0, 4),
-            textcoords="offset points",
-            ha="center",
-            fontsize=11,
-            color=MUTED,
-        )
-        words.set_gid(at(f"/scrubbing/k_anonymity/sizes/{index}/units"))
+        pointer = f"/scrubbing/k_anonymity/sizes/{index}/units"
+        figure_at(axis, count(row["units"]), (index, row["units"]), (0, 4), pointer)
     axis.set(xlim=(-0.6, len(rows) - 0.4), xticks=places, yticks=[])
     axis.set_xticklabels(["alone" if row["size"] == "1" else row["size"] for row in rows], fontsize=11)
     axis.tick_params(axis="x", length=0)
@@ -87,11 +79,8 @@ def budget(section: dict[str, Any]) -> Markup:
     place = {"textcoords": "offset points", "ha": "right", "fontsize": 11.5}
     axis.annotate("cap", (axis.get_xlim()[1], cap), (-2, -14), color=INK, **place)
     for index, row in enumerate(rows if len(rows) < 8 else rows[-1:], 0 if len(rows) < 8 else len(rows) - 1):
-        words = axis.annotate(
-            upper(row["composed"]), (index, row["composed"]), (0, 4), textcoords="offset points", ha="center", fontsize=11,
-            color=MUTED,
-        )  # fmt: skip
-        words.set_gid(at(f"/budget/past/{index}/composed"))
+        pointer = f"/budget/past/{index}/composed"
+        figure_at(axis, upper(row["composed"]), (index, row["composed"]), (0, 4), pointer)
     axis.set_ylabel("ε", fontsize=11.5, labelpad=2)
     return inline(figure, "budget", section["picture"]["title"], section["picture"]["alt"])
 

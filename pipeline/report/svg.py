@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import io
 import re
+from typing import Any
 
 import matplotlib
 import matplotlib.ticker
@@ -71,6 +72,12 @@ def settings() -> matplotlib.RcParams:
 def at(pointer: str) -> str:
     """The group id that marks a text as stating the figure at `pointer`."""
     return f"at:{pointer}"
+
+
+def figure_at(axis: Axes, words: str, place: tuple[float, float], offset: tuple[int, int], pointer: str, **style: Any) -> None:
+    """Write the figure that stands at `pointer` of the report, `offset` points from a place in the axis's own units."""
+    look = {"fontsize": 11, "color": MUTED, "ha" if offset[0] == 0 else "va": "center"} | style
+    axis.annotate(words, place, offset, textcoords="offset points", **look).set_gid(at(pointer))
 
 
 def label(axis: Axes, words: str, row: int, left: int) -> None:

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.corpus import Corpus, Shape, load_records, to_line
-from pipeline.errors import IntegrityError, StageError, UsageError
-from pipeline.folders import Progress, Value, digest, digest_file, private_folder, silent, stage, write_lines
+from pipeline.errors import IntegrityError, StageError
+from pipeline.folders import Progress, Value, check_parent, digest, digest_file, private_folder, silent, stage, write_lines
 from pipeline.policy import Policy, Scrub
 from pipeline.runs import open_home
 from pipeline.scrub import _shards
@@ -168,8 +168,8 @@ def export(scrubbed: Scrubbed, shape: Shape, output: Path, spans: Path | None = 
     if not records.is_file() or digest_file(records) != scrubbed.digest:
         raise IntegrityError(f"The scrubbed records in {scrubbed.folder} are missing or changed: delete it and run again.")
     for path in (output, spans):
-        if path is not None and not path.parent.is_dir():
-            raise UsageError(f"The folder {path.parent} does not exist: make it, or write elsewhere.")
+        if path is not None:
+            check_parent(path)
     lines = (json.dumps(to_line(record, shape), ensure_ascii=False) + "\n" for record in load_records(records))
     count = write_lines(output, lines)
     if spans is not None:

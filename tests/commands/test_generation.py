@@ -121,3 +121,20 @@ def test_synthesize_writes_as_many_records_as_asked_for_with_a_report(hushtune, 
     assert out.read_text() == first
     assert hushtune(*call, "--no-guard", "--json")[0] == 0
     assert json.loads((tmp_path / "corpus.jsonl.report.json").read_text())["guarded"] is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [(["--count", "0"], "asks for no record"), (["--count", "2"], "does not exist: make it")],
+)
+def test_a_corpus_that_cannot_be_written_is_refused_before_the_model_is_loaded(flags, words, hushtune, tmp_path):
+    code, _, error = hushtune("synthesize", "small", *flags, "--output", tmp_path / "nowhere" / "out.jsonl")
+    assert code == 2
+    assert words in error
+
+
+def test_texts_go_to_no_folder_that_is_not_there(hushtune, tmp_path):
+    prompts = tmp_path / "p.txt"
+    prompts.write_text("baba\n")
+    code, _, error = hushtune("generate", "small", "--prompts", prompts, "--output", tmp_path / "nowhere" / "o.jsonl")
+    assert (code, "does not exist: make it" in error) == (2, True)
