@@ -4,7 +4,8 @@
     ├── UsageError                exit 2   the call, the policy or the input is wrong
     │   ├── PolicyError                    a policy file or key
     │   ├── InputError                     the data: a file, a line, a column
-    │   └── ModelError                     a base model that is unknown, absent or unfit
+    │   ├── ModelError                     a base model that is unknown, absent or unfit
+    │   └── BusyError                      another process works on the run
     ├── StageError                         a stage could not finish its work
     ├── IntegrityError                     bytes that differ from their digest or signature
     └── BudgetExhausted           exit 4   the lifetime privacy budget does not hold this run
@@ -38,6 +39,10 @@ class InputError(UsageError):
 
 class ModelError(UsageError):
     """A base model is unknown, not here, or cannot serve this run."""
+
+
+class BusyError(UsageError):
+    """Another process works on the run."""
 
 
 class StageError(HushtuneError):

@@ -121,7 +121,10 @@ class TestReleased:
     def test_parameters_in_prefect_are_paths_and_names(self, released, place):
         database = sqlite3.connect(place / "home" / "prefect" / "prefect.db")
         ((parameters,),) = database.execute("select parameters from flow_run").fetchall()
-        assert set(json.loads(parameters)) == {"data", "policy", "home", "name", "run", "base_model", "processes"}
+        assert set(json.loads(parameters)) == {"job"}
+        assert set(json.loads(parameters)["job"]) == {
+            "data", "policy", "home", "name", "run", "base_model", "processes", "incremental",
+        }  # fmt: skip
 
     def test_no_text_leaves_the_run_folder(self, released, place):
         home = place / "home"
@@ -235,9 +238,10 @@ def test_a_run_waits_for_approval_with_5_and_is_released_by_it(hushtune, place, 
     assert not (place / "home" / "releases" / "asking").exists()
     monkeypatch.setenv("HUSHTUNE_USER", "Dana")
     from flows.approve import approve
+    from flows.parameters import Approval
 
-    by = {"run": content["run"], "by": "Ann Other", "home": place / "home"}
-    state = approve(**by, return_state=True)  # the flow, where the command would do the same
+    job = Approval(run=content["run"], by="Ann Other", home=str(place / "home"))
+    state = approve(job, return_state=True)  # the flow, where the command would do the same
     made = state.result()
     assert (state.name, made.name, made.version) == ("Released", "asking", "1")
     assert cli.main(["approve", content["run"], "--by", "Ann Other", *home]) == 0  # nothing more to do
@@ -255,11 +259,12 @@ def test_an_inconclusive_run_exits_with_3(hushtune, place, capsys):
 
 
 def test_retention_is_a_flow(prefect_home, tmp_path):
+    from flows.parameters import Retention
     from flows.retention import retention
     from tests.test_retention import finished
 
     folder = finished(tmp_path, days=5000)
-    state = retention(home=tmp_path, return_state=True)
+    state = retention(Retention(home=str(tmp_path)), return_state=True)
     assert state.is_completed()
     assert "corpus" in {one.path for one in state.result()}
     assert not (folder / "corpus" / "records.jsonl").exists()

@@ -90,14 +90,6 @@ def test_the_flow_is_never_tried_again():
     assert finetune.log_prints is False
 
 
-def test_parameters_are_paths_and_names_only():
-    from flows.finetune import finetune
-
-    kinds = {json.get("format") or json.get("type") or "optional" for json in finetune.parameters.properties.values()}
-    assert kinds <= {"path", "string", "optional", "integer"}
-    assert set(finetune.parameters.properties) == {"data", "policy", "home", "name", "run", "base_model", "processes"}
-
-
 def test_every_run_has_probes_of_its_own_and_keeps_them(tmp_path):
     rules = policy.load("default")
     one, other = tmp_path / "one.jsonl", tmp_path / "other.jsonl"
