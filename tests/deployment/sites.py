@@ -14,11 +14,17 @@ from tests import tiny
 from tests.flows import line
 
 LASTING = {"lifetime": {"epsilon": 10_000, "delta": 5e-5}}  # for many runs on the same data
+# No text is read by a language model, and everything private is past its time at once.
+LIGHT = {
+    "scrub": {"probes": 0, "entities": ["EMAIL_ADDRESS"], "rescan": "off", "sample": 0},
+    "gates": line.OPEN_GATES | {"scrub_recall": {"figure": "privacy.epsilon", "judge": "value", "at_most": 8, "at_least": None}},
+    "retention": {"raw_days": 0, "scrubbed_days": 0, "checkpoint_days": 0, "review_days": 0},
+}
 STEPS = 40  # of the runs that are killed, so that a kill can land between two of them
 
 
 def make(folder: Path) -> Path:
-    """Put data, models and the policies open, asking, broke, killed, leaking and sound into a folder."""
+    """Put data, models and the policies open, asking, broke, light, killed, leaking and sound into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "data.jsonl").open("w") as file:
         for index in range(320):
@@ -29,7 +35,8 @@ def make(folder: Path) -> Path:
     policies = {
         "open": {},
         "asking": {"release": {"approval": "required"}},
-        "broke": {"privacy": {"lifetime": {"budget": "small", "epsilon": 0.5, "delta": 1e-4}}},
+        "broke": LIGHT | {"privacy": {"lifetime": {"budget": "small", "epsilon": 0.5, "delta": 1e-4}}},
+        "light": LIGHT,
         "killed": {"train": common["train"] | {"steps": STEPS}},
     }
     for name, changes in policies.items():

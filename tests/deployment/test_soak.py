@@ -1,0 +1,112 @@
+"""Many runs of a tiny model on one server and one worker: nothing grows, and every run is accounted for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from pipeline.ledger import Ledger
+from tests.deployment import sites
+from tests.deployment.growth import Sample, growth, sample
+from tests.deployment.harness import NEVER, Station, until
+from tests.flows import line
+
+pytestmark = pytest.mark.slow
+
+RUNS = int(os.environ.get("HUSHTUNE_SOAK_RUNS", "50"))
+AT_ONCE = 2
+PRIVATE = ("corpus/records.jsonl", "scrubbed/records.jsonl", "planted/train.jsonl", "probes.jsonl")
+
+# Takes a megabyte and a file at each line that it reads, and says so.
+LEAK = """
+import sys
+kept = []
+for line in sys.stdin:
+    kept.append((bytearray(b"x" * 1_000_000), open("/dev/null")) if sys.argv[1] == "leak" else None)
+    print(flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def station(tmp_path_factory):
+    site = sites.make(tmp_path_factory.mktemp("site"))
+    made = Station(site / "station", site / "home", site / "data.jsonl", site / "light.yaml", cron=NEVER, name="even")
+    try:
+        yield made.start()
+    finally:
+        made.stop()
+
+
+@pytest.mark.parametrize("kind", ["leak", "none"])
+def test_a_leak_would_be_seen(kind):
+    process = subprocess.Popen([sys.executable, "-c", LEAK, kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    samples = []
+    for _ in range(20):
+        process.stdin.write("\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        samples.append(sample(psutil.Process(process.pid)))
+    process.communicate()
+    assert growth(samples, 5).flat is (kind == "none")
+
+
+def test_many_runs_leave_memory_and_files_flat_and_are_all_accounted_for(station, capsys):
+    site, began = station.folder.parent, time.monotonic()
+    server, worker = station.part("server"), station.part("worker")
+    samples: dict[str, list[Sample]] = {"server": [], "worker": []}
+    open_runs: list[str] = []
+    ends: dict[str, dict] = {}
+
+    def collect() -> bool:
+        for run in station.ends(id={"any_": open_runs}):
+            open_runs.remove(run["id"])
+            ends[run["id"]] = run
+            for name, process in (("server", server), ("worker", worker)):
+                samples[name].append(sample(process))
+            with capsys.disabled():
+                print(f"{len(ends):3} {run['state']['name']:16} {time.monotonic() - began:6.0f} s  "
+                      f"server {samples['server'][-1].memory:.0f} MB {samples['server'][-1].files:.0f} files  "
+                      f"worker {samples['worker'][-1].memory:.0f} MB {samples['worker'][-1].files:.0f} files", flush=True)  # fmt: skip
+        return len(open_runs) < AT_ONCE
+
+    for at in range(RUNS):
+        until("the end of a run", collect, pause=1)
+        policy = "broke" if at % 10 == 9 else "light"
+        open_runs.append(station.launch(name=("even", "odd")[at % 2], policy=str(site / f"{policy}.yaml")))
+    until("the end of the last run", lambda: collect() and not open_runs, pause=1)
+
+    names = [run["state"]["name"] for run in ends.values()]
+    refused = RUNS // 10
+    assert len(ends) == RUNS
+    assert (names.count("Released"), names.count("BudgetExhausted")) == (RUNS - refused, refused), names
+
+    entries = sites.rows(station.home)
+    Ledger(station.home).verify()
+    charged = sites.charged(entries)
+    assert len(charged) == RUNS - refused
+    assert set(charged.values()) == {3}
+    assert sum(charged.values()) == station.applied()
+    kinds = [entry["kind"] for entry in entries]
+    assert (kinds.count("reserve"), kinds.count("spend"), kinds.count("close")) == tuple(n * (RUNS - refused) for n in (1, 3, 1))
+    made = {name: sites.versions(station.home, name) for name in ("even", "odd")}
+    assert sum(map(len, made.values())) == RUNS - refused
+    assert all(found == [str(1 + at) for at in range(len(found))] for found in made.values())
+
+    assert any((station.home / "runs").glob("*/corpus/records.jsonl"))
+    swept = station.end_of(station.launch("retention-daily"))
+    assert swept["state"]["type"] == "COMPLETED", swept["state"]
+    assert len(list((station.home / "runs").iterdir())) == RUNS
+    assert not [path for run in (station.home / "runs").iterdir() for name in PRIVATE for path in run.glob(name)]
+    assert not line.holding(station.home, line.SENTINEL)
+
+    assert (server.pid, worker.pid) == (station.part("server").pid, station.part("worker").pid)  # neither was started again
+    found = {name: growth(held, max(4, RUNS // 5)) for name, held in samples.items()}
+    with capsys.disabled():
+        print(f"{RUNS} runs in {time.monotonic() - began:.0f} s; a run adds",
+              *(f"{name}: {one.memory:+.3f} MB, {one.files:+.3f} files;" for name, one in found.items()))  # fmt: skip
+    assert all(one.flat for one in found.values()), found
