@@ -55,7 +55,7 @@ class Finetune(Job):
 
 
 class Reaudit(Job):
-    """An audit with fresh seeds: of the latest release of a name, of NAME/VERSION, or of a run; by the run's policy or another."""
+    """An audit with fresh seeds: of the latest release of a name, of NAME/VERSION, or of a run; by its policy or another."""
 
     target: Target
     policy: Place | None = None

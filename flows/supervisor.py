@@ -44,6 +44,7 @@ class Child:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Start the process; what it prints goes to its log."""
         self._started = time.monotonic()
         with open(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
             self.process = subprocess.Popen(
@@ -71,6 +72,7 @@ class Child:
         self._wait = min(2 * self._wait, _LONGEST)
 
     def stop(self, seconds: float) -> None:
+        """End the process: by SIGTERM, and if that takes too long, at once."""
         if self.process is None:
             return
         self.process.terminate()

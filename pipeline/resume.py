@@ -8,7 +8,6 @@ claim back, and training goes on from its checkpoint with what it reserved.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path

@@ -101,8 +101,8 @@ def hold(folder: Path) -> None:
                 f"The folder {folder} cannot be locked ({error.strerror}): put the home folder on a disk that knows locks."
             ) from None
         raise BusyError(
-            f"Run {folder.name} is being worked on by another process{f' ({who})' if who else ''}: wait until it ends, or start "
-            "another run with --new."
+            f"Run {folder.name} is being worked on by another process{f' ({who})' if who else ''}: wait until it ends, or "
+            "start another run with --new."
         ) from None
     with contextlib.suppress(OSError):  # who holds it is a courtesy; a full disk does not make the lock less firm
         os.ftruncate(descriptor, 0)
