@@ -24,7 +24,7 @@ STEPS = 40  # of the runs that are killed, so that a kill can land between two o
 
 
 def make(folder: Path) -> Path:
-    """Put data, models and the policies open, asking, broke, light, killed, leaking and sound into a folder."""
+    """Put data, models and the policies open, asking, broke, light, slow, killed, leaking and sound into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "data.jsonl").open("w") as file:
         for index in range(320):
@@ -37,6 +37,7 @@ def make(folder: Path) -> Path:
         "asking": {"release": {"approval": "required"}},
         "broke": LIGHT | {"privacy": {"lifetime": {"budget": "small", "epsilon": 0.5, "delta": 1e-4}}},
         "light": LIGHT,
+        "slow": LIGHT | {"train": common["train"] | {"steps": STEPS}},
         "killed": {"train": common["train"] | {"steps": STEPS}},
     }
     for name, changes in policies.items():
