@@ -15,9 +15,10 @@ from tests.flows import line
 
 LASTING = {"lifetime": {"epsilon": 10_000, "delta": 5e-5}}  # for many runs on the same data
 # No text is read by a language model, and everything private is past its time at once.
+UNPROBED = {"figure": "privacy.epsilon", "judge": "value", "at_most": 8, "at_least": None}
 LIGHT = {
     "scrub": {"probes": 0, "entities": ["EMAIL_ADDRESS"], "rescan": "off", "sample": 0},
-    "gates": line.OPEN_GATES | {"scrub_recall": {"figure": "privacy.epsilon", "judge": "value", "at_most": 8, "at_least": None}},
+    "gates": line.OPEN_GATES | {"scrub_recall": UNPROBED},
     "retention": {"raw_days": 0, "scrubbed_days": 0, "checkpoint_days": 0, "review_days": 0},
 }
 STEPS = 40  # of the runs that are killed, so that a kill can land between two of them

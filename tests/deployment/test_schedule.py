@@ -1,4 +1,4 @@
-"""A fresh home on a schedule: cron fires by itself, every way a run can end is seen by its name, and no private text gets out."""
+"""A fresh home on a schedule: cron fires by itself, every end is seen by its name, no private text gets out."""
 
 from __future__ import annotations
 
@@ -57,9 +57,10 @@ def fired(station):
 @pytest.fixture(scope="module")
 def launched(station, site, fired):
     """Runs that end in other ways, all under way at once; ended, by name."""
-    few = str(site / "few.jsonl")
-    ids = {name: station.launch(name=name, policy=str(site / f"{name}.yaml"), **({"data": few} if name in ("leaking", "sound") else {}))
-           for name in ("asking", "broke", "leaking", "sound")}  # fmt: skip
+    data = {"asking": "data.jsonl", "broke": "data.jsonl", "leaking": "few.jsonl", "sound": "few.jsonl"}
+    ids = {}
+    for name, file in data.items():
+        ids[name] = station.launch(name=name, policy=str(site / f"{name}.yaml"), data=str(site / file))
     return {name: station.end_of(run) for name, run in ids.items()}
 
 
@@ -114,7 +115,8 @@ def test_a_run_that_the_budget_does_not_hold_is_refused_and_charged_nothing(stat
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"data": 7}, {"polcy": "default"}, {"processes": 0}, {"name": "../out"}, {"policy": "two\nlines"}, {"run": "a/b"}],
+    "wrong",
+    [{"data": 7}, {"polcy": "default"}, {"processes": 0}, {"name": "../out"}, {"policy": "two\nlines"}, {"run": "a/b"}],
     ids=lambda wrong: next(iter(wrong)),
 )  # fmt: skip
 def test_a_wrong_parameter_is_refused_before_there_is_a_run(station, wrong):

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import psutil
 import pytest
@@ -66,12 +67,12 @@ def test_many_runs_leave_memory_and_files_flat_and_are_all_accounted_for(station
         for run in station.ends(id={"any_": open_runs}):
             open_runs.remove(run["id"])
             ends[run["id"]] = run
+            said = [f"{len(ends):3} {run['state']['name']:16} {time.monotonic() - began:6.0f} s"]
             for name, process in (("server", server), ("worker", worker)):
                 samples[name].append(sample(process))
+                said.append(f"{name} {samples[name][-1].memory:.0f} MB {samples[name][-1].files:.0f} files")
             with capsys.disabled():
-                print(f"{len(ends):3} {run['state']['name']:16} {time.monotonic() - began:6.0f} s  "
-                      f"server {samples['server'][-1].memory:.0f} MB {samples['server'][-1].files:.0f} files  "
-                      f"worker {samples['worker'][-1].memory:.0f} MB {samples['worker'][-1].files:.0f} files", flush=True)  # fmt: skip
+                print(*said, sep="  ", flush=True)
         return len(open_runs) < AT_ONCE
 
     for at in range(RUNS):
@@ -91,8 +92,12 @@ def test_many_runs_leave_memory_and_files_flat_and_are_all_accounted_for(station
     assert len(charged) == RUNS - refused
     assert set(charged.values()) == {3}
     assert sum(charged.values()) == station.applied()
-    kinds = [entry["kind"] for entry in entries]
-    assert (kinds.count("reserve"), kinds.count("spend"), kinds.count("close")) == tuple(n * (RUNS - refused) for n in (1, 3, 1))
+    kinds = Counter(entry["kind"] for entry in entries)
+    assert {kind: kinds[kind] / (RUNS - refused) for kind in ("reserve", "spend", "close")} == {
+        "reserve": 1,
+        "spend": 3,
+        "close": 1,
+    }
     made = {name: sites.versions(station.home, name) for name in ("even", "odd")}
     assert sum(map(len, made.values())) == RUNS - refused
     assert all(found == [str(1 + at) for at in range(len(found))] for found in made.values())
