@@ -23,6 +23,7 @@ from pipeline.folders import Value, private_folder, write_text
 from pipeline.strictness import check_name
 
 POOL = "hushtune"
+LIMIT = "hushtune-budget-{}"
 AUTOMATIONS = resources.files("flows") / "automations.yaml"
 
 
@@ -36,8 +37,8 @@ class Plan(Value):
 
     @property
     def limit(self) -> str:
-        """Name of the global concurrency limit: one trainer at a time."""
-        return limit_of(self.budget)
+        """Name of the global concurrency limit: one trainer at a time (see flows/limits.py)."""
+        return LIMIT.format(self.budget)
 
     def commands(self) -> list[str]:
         """What brings the deployments to a Prefect server that runs already."""
@@ -48,11 +49,6 @@ class Plan(Value):
             f"prefect --no-prompt deploy --all --prefect-file {file}",
             f"HUSHTUNE_HOME={home} prefect worker start --pool {POOL} --type process",
         ]
-
-
-def limit_of(budget: str) -> str:
-    """Name of the global concurrency limit of a budget."""
-    return f"hushtune-budget-{budget}"
 
 
 def deploy(arguments: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@
     Rejected           Failed       hushtune.run.rejected
     Inconclusive       Failed       hushtune.run.inconclusive
     BudgetExhausted    Failed       hushtune.run.budget_exhausted
+    TimedOut           Failed       hushtune.run.timed_out
     AtWork             Failed       hushtune.run.at_work
 
 An audit that is done again ends as "Confirmed", "Rejected", "Inconclusive" or "PastRetention", under hushtune.audit. An event
@@ -21,7 +22,7 @@ from prefect.states import Completed, Failed, State
 
 from flows.outcome import Outcome
 from flows.parameters import Finetune, Reaudit
-from pipeline.errors import BudgetExhausted, BusyError
+from pipeline.errors import BudgetExhausted, BusyError, StageError
 from pipeline.gates import Verdict
 from pipeline.policy import Policy
 from pipeline.runs import Run, name_for
@@ -94,6 +95,13 @@ def past_retention(job: Reaudit, run: str, deleted: tuple[str, ...]) -> State:
 def nothing_released(job: Reaudit) -> State:
     """The state of an audit of a name that has no release yet."""
     return Completed(name="NothingReleased", message=f"There is no release, and no run, called {job.target} yet.")
+
+
+def timed_out(run: Run, error: TimeoutError) -> State:
+    """The state of a run of which a stage took longer than its hours (flows/rules.py); the next run goes on with it."""
+    emit("timed_out", run.id, name=run.name)
+    message = f"Run {run.id} was stopped, since a stage took longer than it may ({error}): the next run goes on with it."
+    return Failed(name="TimedOut", message=message, data=StageError(message))
 
 
 def emit(what: str, run: str, *, of: str = "run", **payload: object) -> None:

@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 from prefect.states import State
 
-from flows import endings, tasks
+from flows import endings, limits, tasks
 from flows.parameters import Finetune
 from flows.tasks import Opened
 from pipeline import resume, runs
@@ -27,8 +27,8 @@ def finetune(job: Finetune) -> State:
         job: what to run. Prefect stores it in its database: paths and names, never text.
 
     Returns:
-        Completed "Released", "AwaitingApproval" or "NothingNew", Failed "Rejected", "Inconclusive", "BudgetExhausted" or
-        "AtWork" (another process works on the run).
+        Completed "Released", "AwaitingApproval" or "NothingNew", Failed "Rejected", "Inconclusive", "BudgetExhausted",
+        "TimedOut" or "AtWork" (another process works on the run).
     """
     try:
         opened = tasks.open_run(job)
@@ -38,6 +38,8 @@ def finetune(job: Finetune) -> State:
         return endings.nothing_new(job)
     try:
         return _line(opened, job.processes)
+    except TimeoutError as error:
+        return endings.timed_out(opened.run, error)
     except UsageError:
         if job.run is None:
             resume.forget(opened.run)
@@ -53,11 +55,12 @@ def _line(opened: Opened, processes: int) -> State:
     probes = tasks.probe(run, rules)
     scrubbed = tasks.scrub(run, rules, corpus, probes)
     planted = tasks.plant(run, rules, scrubbed, base)
-    try:
-        plan = tasks.reserve(run, rules, corpus, planted, base)
-    except BudgetExhausted as error:
-        return endings.budget_exhausted(run, rules, error)
-    trained, standing = tasks.train(run, rules, planted, base, plan, processes)
+    with limits.one_trainer(rules.privacy.lifetime.budget):
+        try:
+            plan = tasks.reserve(run, rules, corpus, planted, base)
+        except BudgetExhausted as error:
+            return endings.budget_exhausted(run, rules, error)
+        trained, standing = tasks.train(run, rules, planted, base, plan, processes)
     evidence = tasks.audit(run, rules, corpus, scrubbed, planted, trained)
     verdict = tasks.judge(run, rules, evidence)
     page = tasks.report(run, rules, corpus, scrubbed, planted, trained, evidence, verdict, standing)

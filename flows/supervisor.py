@@ -8,7 +8,6 @@ Everything that Prefect keeps is in PREFECT_HOME, HOME/prefect unless set, mode 
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import runpy
 import signal
@@ -174,7 +173,7 @@ def _wait(child: Child, url: str) -> None:
     seconds = int(os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"])
     end = time.monotonic() + seconds
     while child.process is not None and child.process.poll() is None and time.monotonic() < end:
-        if server._answers(url, 5):
+        if server.answers(url, 5):
             return
         time.sleep(0.2)
     raise StageError(f"Prefect's server did not start within {seconds} s: see {child.log}.")
@@ -201,15 +200,6 @@ def _apply(plan: Plan, environment: dict[str, str], log: Path) -> None:
 
 def _ended(code: int) -> str:
     return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-
-
-def address(state: Path) -> str | None:
-    """URL of the API that a `deploy --up` on this folder serves, or None."""
-    try:
-        url = json.loads((state / "up.json").read_text(encoding="utf-8"))["url"]
-    except (OSError, ValueError, LookupError):
-        return None
-    return url if server._answers(url, 5) else None
 
 
 def _child(arguments: list[str]) -> None:

@@ -76,6 +76,7 @@ def _opened(job: Finetune) -> Opened | None:
         run, files = found.run, found.intake
         for sentence in found.said:
             get_run_logger().info(sentence)
+    stages.rename(run)
     runs.keep_policy(run.folder, rules)
     facts.start(run.folder, f"hushtune run {data.name} --policy {rules.name} --name {run.name}")
     return Opened(run=run, rules=rules, base=models.resolve(rules.model, run.home), intake=files)

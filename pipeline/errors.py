@@ -7,6 +7,7 @@
     │   ├── ModelError                     a base model that is unknown, absent or unfit
     │   └── BusyError                      another process works on the run
     ├── StageError                         a stage could not finish its work
+    │   └── TransientError                 a fault that may pass: a locked database, the network, a busy disk
     ├── IntegrityError                     bytes that differ from their digest or signature
     └── BudgetExhausted           exit 4   the lifetime privacy budget does not hold this run
 
@@ -47,6 +48,10 @@ class BusyError(UsageError):
 
 class StageError(HushtuneError):
     """A stage of the line could not finish; nothing half-written is left behind."""
+
+
+class TransientError(StageError):
+    """A stage stopped on a fault that may pass by itself: a locked database, the network, a busy disk."""
 
 
 class IntegrityError(HushtuneError):
