@@ -20,6 +20,7 @@ import psutil
 ROOT = Path(__file__).parents[2]
 SPY = Path(__file__).parent / "spy"
 EVERY_MINUTE, NEVER = "* * * * *", "0 0 30 2 *"
+UNREACHED = 599  # what a client says in place of a status
 T = TypeVar("T")
 
 # Machines are slow and noisy: a wait ends as soon as the thing is seen, and nothing is asserted on how long it took.
@@ -124,8 +125,13 @@ class Station:
     # Prefect's API
 
     def api(self, method: str, path: str, body: object = None) -> Any:
-        """The answer of Prefect's API; AssertionError for a status of 400 and more."""
-        status, answer = self.client.call(method, path, body)
+        """The answer of Prefect's API, asked again while it is busy; AssertionError for a status of 400 and more."""
+
+        def asked() -> tuple[int, Any] | None:
+            found = self.client.call(method, path, body)
+            return None if found[0] in (429, 503, UNREACHED) else found
+
+        status, answer = until(f"an answer to {method} {path}", asked, pause=2)
         assert status < 400, f"{method} {path}: {status} {answer}"
         return answer
 
@@ -181,7 +187,7 @@ class Client:
         self.inside: int | None = None
 
     def call(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
-        """Status and content; status 599 where the server does not answer."""
+        """Status and content; UNREACHED where the server does not answer."""
         try:
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
             with contextlib.closing(connection), namespace(self.inside):
@@ -191,7 +197,7 @@ class Client:
                 text = answer.read().decode()
                 return answer.status, json.loads(text) if text else None
         except OSError as error:
-            return 599, str(error)
+            return UNREACHED, str(error)
 
 
 @contextlib.contextmanager

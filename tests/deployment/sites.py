@@ -48,7 +48,7 @@ def make(folder: Path) -> Path:
 
 
 def leaking(folder: Path) -> None:
-    """Data, a model and two policies, under one of which the model really learns by heart.
+    """Data of each of the two, a model and two policies, under one of which the model really learns by heart.
 
     Few short records, a wide layer, and so large a promise that the noise hides nobody: the strongest attack reaches an AUC of
     0.9. The policy sound differs in the promise alone, and there the same attacks reach 0.6.
@@ -58,15 +58,16 @@ def leaking(folder: Path) -> None:
     wide = torch.randn(model.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))
     model.lm_head.weight = torch.nn.Parameter(0.3 * wide)
     tiny.save(folder / "wide-model", model)
-    with (folder / "few.jsonl").open("w") as file:
-        for index in range(250):
-            file.write(json.dumps({"id": f"r{index}", "text": tiny.sentence(index, 5)}) + "\n")
+    for name, first in (("leaking", 1000), ("sound", 2000)):
+        with (folder / f"{name}.jsonl").open("w") as file:
+            for index in range(first, first + 250):
+                file.write(json.dumps({"id": f"r{index}", "text": tiny.sentence(index, 5)}) + "\n")
     content = line.policy(folder) | {
         "name": "leaking",
         "model": str(folder / "wide-model"),
         "data": {"max_tokens": 48, "held_out": 0.4},
         "scrub": {"probes": 30, "entities": ["EMAIL_ADDRESS"]},
-        "privacy": {"epsilon": 50, "lifetime": {"budget": "leaky", "epsilon": 100, "delta": 1e-3}},
+        "privacy": {"epsilon": 50, "lifetime": {"budget": "leaky", "epsilon": 100, "delta": 9e-4}},
         "canaries": {"count": 96, "guesses": 64, "prefix_tokens": 4, "repeated": 0},
         "train": {
             "lora": {"rank": 32, "alpha": 64, "layers": "all"},
@@ -75,7 +76,7 @@ def leaking(folder: Path) -> None:
         "gates": line.OPEN_GATES | {"epsilon_spent": {"at_most": 50}, "membership": {"judge": "value", "at_most": 0.75}},
     }  # fmt: skip
     line.write(folder / "leaking.yaml", content)
-    sound = {"epsilon": 1, "lifetime": {"budget": "sound", "epsilon": 100, "delta": 1e-3}}
+    sound = {"epsilon": 1, "lifetime": {"budget": "sound", "epsilon": 100, "delta": 9e-4}}
     line.write(folder / "sound.yaml", content | {"name": "sound", "privacy": sound})
 
 

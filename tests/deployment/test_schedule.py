@@ -57,7 +57,7 @@ def fired(station):
 @pytest.fixture(scope="module")
 def launched(station, site, fired):
     """Runs that end in other ways, all under way at once; ended, by name."""
-    data = {"asking": "data.jsonl", "broke": "data.jsonl", "leaking": "few.jsonl", "sound": "few.jsonl"}
+    data = {"asking": "data.jsonl", "broke": "data.jsonl", "leaking": "leaking.jsonl", "sound": "sound.jsonl"}
     ids = {}
     for name, file in data.items():
         ids[name] = station.launch(name=name, policy=str(site / f"{name}.yaml"), data=str(site / file))
