@@ -19,7 +19,7 @@ test: setup
 	@$(BIN)/python -m pytest
 
 test-all: setup
-	@$(BIN)/python -m pytest -m "slow or not slow"
+	@$(BIN)/python -m pytest -m "slow or not slow" --ignore=tests/deployment
 
 lint: setup
 	@$(BIN)/ruff check .
