@@ -1,7 +1,7 @@
 """What a killed run leaves on Prefect's page: nobody told the server of its end, so whoever takes the run up does.
 
-A run's folder names the flow run that works on it. The lock on the folder ends with its process, however that ends; so who holds
-it knows that the flow run named before is dead, which otherwise would be shown as running for good, and alert nobody.
+A run's folder names the flow run that works on it. The lock on the folder ends with its process, however that ends; so who
+holds it knows that the flow run named before is dead, which otherwise would be shown as running for good, and alert nobody.
 """
 
 import logging
