@@ -41,7 +41,7 @@ class Station:
     """Server, worker and deployments on one home.
 
     Args:
-        folder: for what is beside the home: logs and the count of steps.
+        folder: for what is beside the home: logs, temporary files and the count of steps.
         home: HUSHTUNE_HOME.
         data: what the weekly run reads.
         policy: a policy file.
@@ -59,7 +59,8 @@ class Station:
         self.log, self.steps = folder / "up.log", folder / "steps"
         self.steps.touch()
         self.port = free_port()
-        self.environment = clean_environment() | {"HUSHTUNE_TEST_STEPS": str(self.steps)}
+        (folder / "tmp").mkdir(exist_ok=True)
+        self.environment = clean_environment() | {"HUSHTUNE_TEST_STEPS": str(self.steps), "TMPDIR": str(folder / "tmp")}
         self.process: subprocess.Popen[bytes] | None = None
         self.client = Client(self.port)
 

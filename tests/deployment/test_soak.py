@@ -20,7 +20,13 @@ from tests.flows import line
 pytestmark = pytest.mark.slow
 
 RUNS = int(os.environ.get("HUSHTUNE_SOAK_RUNS", "50"))
-AT_ONCE = 2
+AT_ONCE = 3  # in flight: a run waits for others now and then, so that three fill two cores
+NAMES = (
+    "first",
+    "second",
+    "third",
+    "fourth",
+)  # of releases: more than are in flight, since a run of the same name would be at work
 PRIVATE = ("corpus/records.jsonl", "scrubbed/records.jsonl", "planted/train.jsonl", "probes.jsonl")
 
 # Takes a megabyte and a file at each line that it reads, and says so.
@@ -36,7 +42,7 @@ for line in sys.stdin:
 @pytest.fixture(scope="module")
 def station(tmp_path_factory):
     site = sites.make(tmp_path_factory.mktemp("site"))
-    made = Station(site / "station", site / "home", site / "data.jsonl", site / "light.yaml", cron=NEVER, name="even")
+    made = Station(site / "station", site / "home", site / "data.jsonl", site / "light.yaml", cron=NEVER)
     try:
         yield made.start()
     finally:
@@ -78,7 +84,7 @@ def test_many_runs_leave_memory_and_files_flat_and_are_all_accounted_for(station
     for at in range(RUNS):
         until("the end of a run", collect, pause=1)
         policy = "broke" if at % 10 == 9 else "light"
-        open_runs.append(station.launch(name=("even", "odd")[at % 2], policy=str(site / f"{policy}.yaml")))
+        open_runs.append(station.launch(name=NAMES[at % len(NAMES)], policy=str(site / f"{policy}.yaml")))
     until("the end of the last run", lambda: collect() and not open_runs, pause=1)
 
     names = [run["state"]["name"] for run in ends.values()]
@@ -98,7 +104,7 @@ def test_many_runs_leave_memory_and_files_flat_and_are_all_accounted_for(station
         "spend": 3,
         "close": 1,
     }
-    made = {name: sites.versions(station.home, name) for name in ("even", "odd")}
+    made = {name: sites.versions(station.home, name) for name in NAMES}
     assert sum(map(len, made.values())) == RUNS - refused
     assert all(found == [str(1 + at) for at in range(len(found))] for found in made.values())
 
