@@ -20,13 +20,8 @@ from tests.flows import line
 pytestmark = pytest.mark.slow
 
 RUNS = int(os.environ.get("HUSHTUNE_SOAK_RUNS", "50"))
-AT_ONCE = 3  # in flight: a run waits for others now and then, so that three fill two cores
-NAMES = (
-    "first",
-    "second",
-    "third",
-    "fourth",
-)  # of releases: more than are in flight, since a run of the same name would be at work
+# Names of releases. One run of each is under way at a time: two would meet at work, and three runs fill two cores.
+NAMES = ("first", "second", "third")
 PRIVATE = ("corpus/records.jsonl", "scrubbed/records.jsonl", "planted/train.jsonl", "probes.jsonl")
 
 # Takes a megabyte and a file at each line that it reads, and says so.
@@ -66,12 +61,14 @@ def test_many_runs_leave_memory_and_files_flat_and_are_all_accounted_for(station
     site, began = station.folder.parent, time.monotonic()
     server, worker = station.part("server"), station.part("worker")
     samples: dict[str, list[Sample]] = {"server": [], "worker": []}
-    open_runs: list[str] = []
+    under_way: dict[str, str] = {}  # names of releases, by run
     ends: dict[str, dict] = {}
 
     def collect() -> bool:
-        for run in station.ends(id={"any_": open_runs}):
-            open_runs.remove(run["id"])
+        if not under_way:
+            return True
+        for run in station.ends(id={"any_": list(under_way)}):
+            del under_way[run["id"]]
             ends[run["id"]] = run
             said = [f"{len(ends):3} {run['state']['name']:16} {time.monotonic() - began:6.0f} s"]
             for name, process in (("server", server), ("worker", worker)):
@@ -79,13 +76,14 @@ def test_many_runs_leave_memory_and_files_flat_and_are_all_accounted_for(station
                 said.append(f"{name} {samples[name][-1].memory:.0f} MB {samples[name][-1].files:.0f} files")
             with capsys.disabled():
                 print(*said, sep="  ", flush=True)
-        return len(open_runs) < AT_ONCE
+        return len(under_way) < len(NAMES)
 
     for at in range(RUNS):
         until("the end of a run", collect, pause=1)
         policy = "broke" if at % 10 == 9 else "light"
-        open_runs.append(station.launch(name=NAMES[at % len(NAMES)], policy=str(site / f"{policy}.yaml")))
-    until("the end of the last run", lambda: collect() and not open_runs, pause=1)
+        name = next(name for name in NAMES if name not in under_way.values())
+        under_way[station.launch(name=name, policy=str(site / f"{policy}.yaml"))] = name
+    until("the end of the last run", lambda: collect() and not under_way, pause=1)
 
     names = [run["state"]["name"] for run in ends.values()]
     refused = RUNS // 10
