@@ -15,10 +15,10 @@ from tests.flows import line
 
 LASTING = {"lifetime": {"epsilon": 10_000, "delta": 5e-5}}  # for many runs on the same data
 # No text is read by a language model, and everything private is past its time at once.
-UNPROBED = {"figure": "privacy.epsilon", "judge": "value", "at_most": 8, "at_least": None}
+UNGATED = {"figure": "privacy.epsilon", "judge": "value", "at_most": 8, "at_least": None}
 LIGHT = {
     "scrub": {"probes": 0, "entities": ["EMAIL_ADDRESS"], "rescan": "off", "sample": 0},
-    "gates": line.OPEN_GATES | {"scrub_recall": UNPROBED},
+    "gates": line.OPEN_GATES | {"scrub_recall": UNGATED},
     "retention": {"raw_days": 0, "scrubbed_days": 0, "checkpoint_days": 0, "review_days": 0},
 }
 STEPS = 40  # of the runs that are killed, so that a kill can land between two of them
@@ -50,8 +50,8 @@ def make(folder: Path) -> Path:
 def leaking(folder: Path) -> None:
     """Data of each of the two, a model and two policies, under one of which the model really learns by heart.
 
-    Few short records, a wide layer, and so large a promise that the noise hides nobody: the strongest attack reaches an AUC of
-    0.9. The policy sound differs in the promise alone, and there the same attacks reach 0.6.
+    Few short records, a wide layer, and so large a promise that the noise hides nobody: some 54 of 64 guesses which canaries were
+    trained on are right. The policy sound differs in the promise alone, and there it is every other one.
     """
     model = tiny.llama(layers=1, width=64)
     model.config.tie_word_embeddings = False
@@ -62,6 +62,8 @@ def leaking(folder: Path) -> None:
         with (folder / f"{name}.jsonl").open("w") as file:
             for index in range(first, first + 250):
                 file.write(json.dumps({"id": f"r{index}", "text": tiny.sentence(index, 5)}) + "\n")
+    guesses = {"figure": "epsilon.correct_guesses", "at_most": 0.72, "owner": "tests",
+               "why": "Nobody should tell which canaries were trained on."}  # fmt: skip
     content = line.policy(folder) | {
         "name": "leaking",
         "model": str(folder / "wide-model"),
@@ -73,7 +75,8 @@ def leaking(folder: Path) -> None:
             "lora": {"rank": 32, "alpha": 64, "layers": "all"},
             "expected_batch": 120, "steps": 60, "learning_rate": 0.02, "clipping_norm": 1.0,
         },
-        "gates": line.OPEN_GATES | {"epsilon_spent": {"at_most": 50}, "membership": {"judge": "value", "at_most": 0.75}},
+        "audit": line.policy(folder)["audit"] | {"prefix_tokens": 1, "suffix_tokens": 4},
+        "gates": line.OPEN_GATES | {"epsilon_spent": {"at_most": 50}, "membership": UNGATED | {"at_most": 50}, "guesses": guesses},
     }  # fmt: skip
     line.write(folder / "leaking.yaml", content)
     sound = {"epsilon": 1, "lifetime": {"budget": "sound", "epsilon": 100, "delta": 9e-4}}

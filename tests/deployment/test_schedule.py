@@ -91,11 +91,11 @@ def test_cron_fires_by_itself_and_releases(station, fired):
 def test_a_run_that_learns_by_heart_is_rejected(station, launched):
     state = launched["leaking"]["state"]
     assert (state["name"], state["type"]) == ("Rejected", "FAILED")
-    assert "membership.worst.auc" in state["message"]
+    assert "epsilon.correct_guesses" in state["message"]
     assert sites.versions(station.home, "leaking") == []
     (folder,) = (station.home / "runs").glob("leaking-*")
     gates = {gate["name"]: gate for gate in json.loads((folder / "verdict.json").read_text())["gates"]}
-    assert [name for name, gate in gates.items() if not gate["passed"]] == ["membership"]
+    assert [name for name, gate in gates.items() if not gate["passed"]] == ["guesses"]
     assert not (folder / "trained" / "adapter" / "adapter_model.safetensors").exists()
     assert launched["sound"]["state"]["name"] == "Released"  # the same line, data and gates, at a small promise
 
