@@ -50,8 +50,8 @@ def make(folder: Path) -> Path:
 def leaking(folder: Path) -> None:
     """Data of each of the two, a model and two policies, under one of which the model really learns by heart.
 
-    Few short records, a wide layer, and so large a promise that the noise hides nobody: some 54 of 64 guesses which canaries were
-    trained on are right. The policy sound differs in the promise alone, and there it is every other one.
+    Few short records, a wide layer, and so large a promise that the noise hides nobody: some 54 of 64 guesses at which canaries
+    were trained on are right. The policy sound differs in the promise alone, and there every other guess is.
     """
     model = tiny.llama(layers=1, width=64)
     model.config.tie_word_embeddings = False
@@ -76,7 +76,8 @@ def leaking(folder: Path) -> None:
             "expected_batch": 120, "steps": 60, "learning_rate": 0.02, "clipping_norm": 1.0,
         },
         "audit": line.policy(folder)["audit"] | {"prefix_tokens": 1, "suffix_tokens": 4},
-        "gates": line.OPEN_GATES | {"epsilon_spent": {"at_most": 50}, "membership": UNGATED | {"at_most": 50}, "guesses": guesses},
+        "gates": line.OPEN_GATES
+        | {"epsilon_spent": {"at_most": 50}, "membership": UNGATED | {"at_most": 50}, "guesses": guesses},
     }  # fmt: skip
     line.write(folder / "leaking.yaml", content)
     sound = {"epsilon": 1, "lifetime": {"budget": "sound", "epsilon": 100, "delta": 9e-4}}
