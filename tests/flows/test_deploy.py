@@ -18,6 +18,12 @@ from flows.deploy import AUTOMATIONS
 from pipeline import cli
 from pipeline.errors import UsageError
 
+CHILD = """
+import time
+from flows import supervisor
+supervisor.runpy.run_module = lambda *_, **__: (print("up", flush=True), time.sleep(60))
+supervisor._child([])
+"""
 NAMES = {"finetune-weekly", "audit-nightly", "retention-daily", "approve"}
 
 
@@ -121,9 +127,7 @@ def test_a_process_that_dies_is_named_and_started_again_later_each_time(tmp_path
 
 
 def test_a_child_ends_when_its_supervisor_does(tmp_path):
-    code = "import sys, time\nfrom flows import supervisor\nsupervisor.runpy.run_module = lambda *a, **k: (print('up', flush=True),"
-    code += " time.sleep(60))\nsupervisor._child([])"
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "up\n"
     assert process.poll() is None  # the control
     began = time.monotonic()
