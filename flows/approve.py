@@ -1,5 +1,7 @@
 """The approval flow: publish a run that awaits a person's yes, from Prefect's page."""
 
+import json
+
 from prefect import flow, task
 from prefect.states import Completed, State
 
@@ -15,6 +17,11 @@ def publish(job: Approval) -> Release:
     return stages.clean("approve", None, lambda: approval.approve(runs.find(job.folder, job.run), job.by))
 
 
+def _epsilon(made: Release) -> float:
+    """What the release promises, by its report."""
+    return json.loads((made.folder / "report.json").read_text(encoding="utf-8"))["promise"]["epsilon"]
+
+
 @flow(name="approve", retries=0, persist_result=False, log_prints=False)
 def approve(job: Approval) -> State:
     """Approve a run and release it.
@@ -26,5 +33,5 @@ def approve(job: Approval) -> State:
         Completed "Released".
     """
     made = publish(job)
-    endings.emit("released", job.run, name=made.name, version=made.version)
+    endings.emit("released", job.run, name=made.name, version=made.version, epsilon=_epsilon(made))
     return Completed(name="Released", message=f"{made.name} {made.version}, approved by {approval.approver(made)}", data=made)

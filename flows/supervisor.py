@@ -36,9 +36,9 @@ _SERVER = {
 class Child:
     """A process of Prefect's that is started again when it ends."""
 
-    def __init__(self, name: str, arguments: list[str], environment: dict[str, str], log: Path) -> None:
+    def __init__(self, name: str, command: list[str], environment: dict[str, str], log: Path) -> None:
         self.name, self.log = name, log
-        self._arguments, self._environment = arguments, environment
+        self._command, self._environment = command, environment
         self._wait, self._again = 1.0, 0.0
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -47,7 +47,7 @@ class Child:
         self._started = time.monotonic()
         with open(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "flows.supervisor", *self._arguments],
+                self._command,
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -93,8 +93,8 @@ def up(plan: Plan, port: int) -> int:
     url = f"http://{_HOST}:{port}/api"
     environment = {**os.environ, **_SERVER, "PREFECT_API_URL": url, "HUSHTUNE_HOME": str(plan.home)}
     children = [
-        Child("server", ["server", "start", "--host", _HOST, "--port", str(port)], environment, state / "server.log"),
-        Child("worker", ["worker", "start", "--pool", POOL, "--type", "process"], environment, state / "worker.log"),
+        Child("server", _prefect("server", "start", "--host", _HOST, "--port", str(port)), environment, state / "server.log"),
+        Child("worker", _prefect("worker", "start", "--pool", POOL, "--type", "process"), environment, state / "worker.log"),
     ]
     with _alone(state), _stoppable():
         _check_port(port)
@@ -117,6 +117,11 @@ def up(plan: Plan, port: int) -> int:
             (state / "up.json").unlink(missing_ok=True)
             for child in reversed(children):
                 child.stop(20)
+
+
+def _prefect(*arguments: str) -> list[str]:
+    """The command of a child that is `prefect ARGUMENTS`; see `_child`."""
+    return [sys.executable, "-m", "flows.supervisor", *arguments]
 
 
 def _welcome(plan: Plan, port: int) -> str:

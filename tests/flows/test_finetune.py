@@ -195,6 +195,24 @@ class TestReleased:
         assert content["status"] == "released"
         assert "epsilon.lower_bound" in content["figures"]
 
+    def test_the_nightly_audit_draws_anew_and_a_broken_gate_leaves_the_release(self, released, place, prefect_home, capsys):
+        from flows.parameters import Reaudit
+        from flows.reaudit import reaudit
+
+        run = json.loads(released.stdout.splitlines()[-1])["run"]
+        job = Reaudit(home=str(place / "home"), target="data", policy=str(place / "closed.yaml"))
+        state = reaudit(job, return_state=True)
+        assert (state.name, state.is_failed()) == ("Rejected", True)
+        assert "hushtune revoke data" in state.message
+        (noted,) = Ledger(place / "home").notes("audit again", run)
+        sealed = json.loads((place / "home" / "runs" / run / "planted" / "manifest.json").read_text())["seed"]
+        assert noted.detail["seed"] != int(sealed, 16)
+        found = place / "home" / "runs" / run / "audits" / noted.detail["folder"] / "evidence.json"
+        first = place / "home" / "runs" / run / "evidence" / "evidence.json"
+        assert figure(found, "epsilon.lower_bound") == figure(first, "epsilon.lower_bound")  # of coins, which were sealed
+        assert figure(found, "utility.perplexity_ratio") != figure(first, "utility.perplexity_ratio")  # of records drawn anew
+        assert cli.main(["verify", "data", "--home", str(place / "home")]) == 0
+
     def test_a_plan_agrees_with_what_was_done(self, released, place, capsys):
         done = json.loads(released.stdout.splitlines()[-1])
         before = written(place / "home")
@@ -205,6 +223,11 @@ class TestReleased:
         assert planned["fits"] is True
         assert planned["reachable_bound"] > 1
         assert written(place / "home") == before
+
+
+def figure(path: Path, name: str) -> float:
+    """The value of a figure in an evidence.json."""
+    return json.loads(path.read_text())["figures"][name]["value"]
 
 
 def released_path(released: subprocess.CompletedProcess) -> str:
@@ -268,6 +291,20 @@ def test_retention_is_a_flow(prefect_home, tmp_path):
     assert state.is_completed()
     assert "corpus" in {one.path for one in state.result()}
     assert not (folder / "corpus" / "records.jsonl").exists()
+
+
+def test_an_audit_past_retention_or_before_a_release_is_a_named_state(prefect_home, tmp_path):
+    from flows.parameters import Reaudit, Retention
+    from flows.reaudit import reaudit
+    from flows.retention import retention
+    from tests.test_retention import finished
+
+    folder = finished(tmp_path, days=5000)
+    assert reaudit(Reaudit(home=str(tmp_path), target="nothing"), return_state=True).name == "NothingReleased"
+    retention(Retention(home=str(tmp_path)), return_state=True)
+    state = reaudit(Reaudit(home=str(tmp_path), target=folder.name), return_state=True)
+    assert (state.name, state.is_completed()) == ("PastRetention", True)
+    assert "corpus" in state.message
 
 
 def test_a_plan_shows_who_was_in_which_runs(released, place, capsys):
