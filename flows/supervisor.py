@@ -30,6 +30,7 @@ _LONGEST = 60.0  # seconds between a death and the next start
 _SERVER = {
     # In memory, the slots that were taken would stay taken for good when the server is started again.
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",  # what a log is there for; a run's story is on its page
 }
 
 
@@ -194,7 +195,7 @@ def _apply(plan: Plan, environment: dict[str, str], log: Path) -> None:
     with temporary_settings({PREFECT_API_URL: environment["PREFECT_API_URL"]}), get_client(sync_client=True) as client:
         with contextlib.suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-        if plan.limit not in {limit.name for limit in client.read_global_concurrency_limits(limit=200, offset=0)}:
+        with contextlib.suppress(ObjectAlreadyExists):
             client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=plan.limit, limit=1))
     with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
         command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(plan.file)]

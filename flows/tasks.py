@@ -19,6 +19,7 @@ from pipeline import scrub as scrubbing
 from pipeline.audit import Evidence
 from pipeline.canaries import Planted
 from pipeline.canaries import plant as plant_canaries
+from pipeline.commands.common import quiet
 from pipeline.corpus import Corpus
 from pipeline.display import Line
 from pipeline.folders import Value, digest, write_json, write_text
@@ -61,6 +62,7 @@ def open_run(job: Finetune) -> Opened | None:
 
 
 def _opened(job: Finetune) -> Opened | None:
+    quiet()
     rules = policy.load(job.policy).override(model=job.base_model)
     check_name(rules)
     data, home = Path(job.data), runs.open_home(job.folder)
