@@ -95,7 +95,9 @@ def test_a_run_that_learns_by_heart_is_rejected(station, launched):
     assert sites.versions(station.home, "leaking") == []
     (folder,) = (station.home / "runs").glob("leaking-*")
     gates = {gate["name"]: gate for gate in json.loads((folder / "verdict.json").read_text())["gates"]}
-    assert [name for name, gate in gates.items() if not gate["passed"]] == ["guesses"]
+    failed = {name for name, gate in gates.items() if not gate["passed"]}
+    assert "guesses" in failed
+    assert failed <= {"guesses", "epsilon_bound"}  # at times the attack even proves more than ε 1
     assert not (folder / "trained" / "adapter" / "adapter_model.safetensors").exists()
     assert launched["sound"]["state"]["name"] == "Released"  # the same line, data and gates, at a small promise
 
