@@ -66,11 +66,12 @@ def _opened(job: Finetune) -> Opened | None:
     rules = policy.load(job.policy).override(model=job.base_model)
     check_name(rules)
     data, home = Path(job.data), runs.open_home(job.folder)
-    name = job.name or runs.name_for(data)
+    name, base = job.name or runs.name_for(data), models.resolve(rules.model, home)
     if job.run is not None:
         run = runs.start(home, name, job.run)
         runs.hold(run.folder)
-        files = resume.reads(run, intakes.of(data))
+        began = intakes.kept(run.folder)
+        files = began if began and began.path == data.expanduser().absolute() else intakes.of(data)
     else:
         found = resume.open_run(home, name, rules, data, incremental=job.incremental)
         if found is None:
@@ -82,7 +83,7 @@ def _opened(job: Finetune) -> Opened | None:
     takeover.take_over(run)
     runs.keep_policy(run.folder, rules)
     facts.start(run.folder, f"hushtune run {data.name} --policy {rules.name} --name {run.name}")
-    return Opened(run=run, rules=rules, base=models.resolve(rules.model, run.home), intake=files)
+    return Opened(run=run, rules=rules, base=base, intake=files)
 
 
 @stages.stage("read")

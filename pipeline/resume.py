@@ -79,18 +79,16 @@ def open_run(
     elif (job := take_up(home, identity(name, policy, there), there)) is not None:
         where = stands(job, budget)
         words = f"Taking up run {job.id}, interrupted: {where} (--new starts another one instead)."
-        return Opened(run=job, intake=reads(job, there), said=(words,))
+        began = intakes.kept(job.folder) if there.is_folder else None
+        if began is None:
+            intakes.keep(job.folder, there)
+        return Opened(run=job, intake=began or there, said=(words,))
     wanted = there.without(intakes.released(home, name)) if incremental else there
     if not wanted.files and incremental:
         return None
     if not wanted.files:
         raise InputError(f"The folder {there.path} holds no data file: put files there, or give another folder.")
     return Opened(run=begin(home, identity(name, policy, wanted), wanted), intake=wanted, said=tuple(said))
-
-
-def reads(job: Run, there: Intake) -> Intake:
-    """What a run reads of `there`: of a folder, the files that it began with."""
-    return (intakes.kept(job.folder) if there.is_folder else None) or there
 
 
 def identity(name: str, policy: Policy, data: Path | Intake) -> Identity:
