@@ -12,6 +12,7 @@ import pytest
 from faker import Faker
 
 from pipeline import corpus as corpora
+from pipeline import mapping
 from pipeline.corpus import Corpus, Part, Record, load_records
 from pipeline.errors import HushtuneError, InputError, IntegrityError, PolicyError, StageError, UsageError
 from pipeline.folders import digest_file
@@ -321,9 +322,12 @@ def test_export_refuses_changed_records_and_missing_folders(read: Reader, policy
 
 
 def test_processes_follow_the_size_of_the_work() -> None:
-    assert stage_module._processes(None, stage_module.SMALL) == 1
-    assert 1 <= stage_module._processes(None, 10**6) <= stage_module.MOST_WORKERS
-    assert stage_module._processes(3, 1) == 3
+    assert stage_module._mapper(None, None, stage_module.SMALL) is mapping.here
+    assert stage_module._mapper(None, 1, 10**6) is mapping.here
+    assert stage_module._mapper(None, 2, 1) is not mapping.here
+    given = lambda *_: []  # noqa: E731
+    assert stage_module._mapper(given, None, 10**6) is given
+    assert stage_module._mapper(given, None, 1) is mapping.here  # not worth starting anything
 
 
 def test_long_records_close_a_shard_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
