@@ -8,6 +8,7 @@ import contextlib
 import functools
 import importlib
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -74,7 +75,11 @@ def _job(home: Path, name: str, policy: Policy, data: Path, *, new: bool) -> Run
 
 
 def _check(processes: int) -> None:
-    """Refuse a number of processes that this machine cannot run, before anything is spent."""
+    """Refuse a task runner that is not there, or more processes than this machine can run, before anything is spent."""
+    if os.environ.get("HUSHTUNE_TASK_RUNNER"):
+        from flows import runners  # imports Prefect: not before the server starts, where nothing is asked for
+
+        runners.choice()
     if processes != 1:
         from pipeline.train import launch
 

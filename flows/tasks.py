@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prefect import task
 
-from flows import stages
+from flows import runners, stages
 from flows.outcome import Gate, Outcome
 from pipeline import anchors, approval, cohorts, facts, gates, models, policy, retention, runs, waivers
 from pipeline import audit as attacks
@@ -88,7 +88,8 @@ def _probes(path: Path, rules: Policy) -> int:
 def scrub(line: Line, run: Run, rules: Policy, corpus: Corpus, probes: Path | None) -> Scrubbed:
     """Replace personal data."""
     key = scrubbing.key_for(rules, run.home)
-    scrubbed = scrubbing.scrub(corpus, rules, run.folder / "scrubbed", probes=probes, progress=line, key=key)
+    mapper = runners.mapper(run.folder, "scrub")
+    scrubbed = scrubbing.scrub(corpus, rules, run.folder / "scrubbed", probes=probes, progress=line, key=key, mapper=mapper)
     found = sum(scrubbed.entities.values())
     recall = next((entity for entity in scrubbed.recall if entity.entity == "ALL"), None)
     tail = f", recall at least {recall.low:.1%}" if recall else ""

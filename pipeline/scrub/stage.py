@@ -20,7 +20,7 @@ from pipeline.corpus import Corpus, Shape, load_records, to_line
 from pipeline.errors import IntegrityError, StageError
 from pipeline.folders import Progress, Value, check_parent, digest_file, private_folder, silent, stage, write_lines
 from pipeline.mapping import MOST_WORKERS, Map, cores, here, processes
-from pipeline.policy import Policy
+from pipeline.policy import Policy, Scrub
 from pipeline.runs import open_home
 from pipeline.scrub import _shards
 from pipeline.scrub.detect import second
@@ -116,7 +116,7 @@ def scrub(
         most = policy.scrub.rescan_records
         share = 1.0 if most is None else min(1.0, most / max(corpus.records, 1))
         job = _shards.Job(
-            source=source.absolute(), scrub=policy.scrub, key=key and key.absolute(), probes=probes and probes.absolute(),
+            source=source.absolute(), scrub=_anywhere(policy.scrub), key=key and key.absolute(), probes=probes and probes.absolute(),
             share=share, rules=_shards.rules(),
         )  # fmt: skip
         counts, (detector, recall, sampled), quasi = _all(job, scratch, report, _mapper(mapper, workers, corpus.records))
@@ -200,6 +200,11 @@ def _all(job: _shards.Job, scratch: Path, report: _Report, mapper: Map) -> _Whol
     quasi = count_quasi([_shards.quasi_file(shard) for shard in shards], scratch)
     shutil.rmtree(folder)
     return [counts[shard] for shard in shards], described, quasi
+
+
+def _anywhere(section: Scrub) -> Scrub:
+    """The policy's section as a process in another folder reads it."""
+    return section.model_copy(update={"recognizers": str(Path(section.recognizers).absolute())} if section.recognizers else {})
 
 
 def _mapper(given: Map | None, workers: int | None, records: int) -> Map:
