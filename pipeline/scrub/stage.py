@@ -116,9 +116,13 @@ def scrub(
         most = policy.scrub.rescan_records
         share = 1.0 if most is None else min(1.0, most / max(corpus.records, 1))
         job = _shards.Job(
-            source=source.absolute(), scrub=_anywhere(policy.scrub), key=key and key.absolute(), probes=probes and probes.absolute(),
-            share=share, rules=_shards.rules(),
-        )  # fmt: skip
+            source=source.absolute(),
+            scrub=_anywhere(policy.scrub),
+            key=key and key.absolute(),
+            probes=probes and probes.absolute(),
+            share=share,
+            rules=_shards.rules(),
+        )
         counts, (detector, recall, sampled), quasi = _all(job, scratch, report, _mapper(mapper, workers, corpus.records))
         return Scrubbed(
             folder=folder,
