@@ -18,7 +18,7 @@ from rich.console import Console
 
 from flows import console, server
 from flows.outcome import Outcome
-from pipeline import resume, runs
+from pipeline import resume, runs, storage
 from pipeline.commands.common import data_file, quiet, resolved_policy
 from pipeline.errors import BudgetExhausted, HushtuneError, StageError, UsageError
 from pipeline.policy import Policy, load
@@ -75,7 +75,8 @@ def _job(home: Path, name: str, policy: Policy, data: Path, *, new: bool) -> Run
 
 
 def _check(processes: int) -> None:
-    """Refuse a task runner that is not there, or more processes than this machine can run, before anything is spent."""
+    """Refuse a task runner, a store or a number of processes that cannot serve, before anything is spent."""
+    storage.store()
     if os.environ.get("HUSHTUNE_TASK_RUNNER"):
         from flows import runners  # imports Prefect: not before the server starts, where nothing is asked for
 

@@ -53,9 +53,10 @@ def resolved_policy(arguments: argparse.Namespace) -> Policy:
 
 
 def data_file(arguments: argparse.Namespace) -> Path:
-    """The data file given, or the bundled example, saying so on stderr.
+    """The data file given (of a URL, a copy that goes with this process), or the bundled example, saying so on stderr.
 
     Raises:
+        UsageError: the URL holds a secret, or cannot be opened here.
         InputError: the file is missing, empty, binary or of an unknown format.
     """
     if arguments.data is None:
@@ -64,8 +65,13 @@ def data_file(arguments: argparse.Namespace) -> Path:
         path = example.path()
         print(f"No DATA given: running on the bundled example, {path.name}.", file=sys.stderr)
         return path
-    check(arguments.data)
-    return arguments.data.absolute()
+    data = arguments.data
+    if isinstance(data, str):
+        from pipeline import storage
+
+        data = storage.local(data, arguments.home)
+    check(data)
+    return data.absolute()
 
 
 def quiet() -> None:
