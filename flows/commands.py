@@ -81,7 +81,7 @@ def _check(processes: int) -> None:
         from flows import runners  # imports Prefect: not before the server starts, where nothing is asked for
 
         runners.choice()
-    if processes != 1:
+    if processes != 1 or os.environ.get("HUSHTUNE_MACHINES"):
         from pipeline.train import launch
 
         launch.check(processes)

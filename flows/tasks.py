@@ -143,7 +143,7 @@ def train(
 ) -> tuple[Trained, Standing]:
     """Train under DP-SGD, every step in the ledger before it touches a weight; also says where the budget then stands."""
     ledger, claim = Ledger(run.home), plan.claim
-    if processes == 1:
+    if processes == 1 and not launch.machines():
         trained = train_adapter(
             planted,
             base,

@@ -32,7 +32,7 @@ from pipeline.scrub.recall import Recall
 from pipeline.scrub.sampled import Sampled
 
 _Whole = tuple[list[_shards.Counts], _shards.Described, Quasi]
-_Report = Callable[[list[_shards.Counts]], None]
+_Report = Callable[[_shards.Counts], None]
 
 SMALL = 512  # records up to which starting processes takes longer than it saves
 
@@ -108,8 +108,11 @@ def scrub(
         "rescanned_by": other.name if other else None,
     }
 
-    def report(counts: list[_shards.Counts]) -> None:
-        progress(sum(count.records for count in counts), corpus.records, found=sum(count.found for count in counts))
+    told = Counter[str]()
+
+    def report(count: _shards.Counts) -> None:
+        told.update(records=count.records, found=count.found)
+        progress(told["records"], corpus.records, found=told["found"])
 
     def work(scratch: Path) -> Scrubbed:
         started = time.monotonic()
@@ -193,8 +196,10 @@ def _all(job: _shards.Job, scratch: Path, report: _Report, mapper: Map) -> _Whol
         shard = pieces[index].shard
         if shard is not None and isinstance(result, _shards.Counts):
             counts[shard] = result
-            report(list(counts.values()))
+            report(result)
 
+    for count in counts.values():  # of an earlier try
+        report(count)
     described, *_ = mapper(_shards.work, pieces, done)
     for shard in shards:
         if shard not in counts or not _shards.whole(shard, counts[shard]):
