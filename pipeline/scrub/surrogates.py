@@ -89,7 +89,7 @@ class Surrogates:
         return random.Random(derived(self._key, "surrogate", scope, kind, normalised(value)))
 
     def _person(self, value: str, scope: str, kind: str) -> str:
-        """Every word another, but titles, particles and the like where they surely are such: Ben, Le and Judge are names too."""
+        """Every word another, but titles and particles where they surely are such: Ben, Le and Judge are names too."""
         words = list(_WORD.finditer(value))
         kept = _kept_words([word.group() for word in words])
         digits = self._random(scope, f"{kind} digits", value)
