@@ -21,7 +21,7 @@ _BLANKS = ("\u00a0", "\u1680", *map(chr, range(0x2000, 0x200B)), "\u202f", "\u20
 _SAME = {ord(blank): " " for blank in _BLANKS}
 _SAME |= {ord(hyphen): "-" for hyphen in "\u2010\u2011\ufe63\uff0d"}
 _SAME |= {wide: chr(wide - 0xFEE0) for wide in range(0xFF01, 0xFF5F)}
-_SAME |= {code: plain for code in range(0x1D400, 0x1D800) if len(plain := unicodedata.normalize("NFKC", chr(code))) == 1}
+_SAME |= {code: usual for code in range(0x1D400, 0x1D800) if len(usual := unicodedata.normalize("NFKC", chr(code))) == 1}
 _ODD = regex.compile(
     r"(?P<nothing>[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]+|=\r?\n"
     r"|(?<=\p{L})-\r?\n(?:>[ ]?){0,9}(?=\p{Ll}))"
