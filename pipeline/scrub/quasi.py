@@ -2,7 +2,7 @@
 
 Looked for in the scrubbed records, outside of what was replaced: the gender of pronouns and titles, ages, years, countries,
 occupations and family, amounts and traits where the policy does not replace them, and the values of columns that it keeps. Two
-people are alike if all that remains of both is equal; the sizes of these classes are k-anonymity's (Sweeney 2002, definition 3).
+people are alike if all that remains of both is equal; class sizes are those of k-anonymity (Sweeney 2002, definition 3).
 A person with none is in the class of those with none. Only these kinds are looked for, so the figure is a floor: a reader of
 free text can know more.
 """
