@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from pipeline.errors import PolicyError
 from pipeline.folders import digest
@@ -27,12 +27,13 @@ from pipeline.policy._files import presets, resolve, sentence
 from pipeline.policy._privacy import Lifetime, Privacy
 from pipeline.policy._release import Release, Retention
 from pipeline.policy._section import NAME, Section
-from pipeline.policy._train import Lora, Selection, Train
+from pipeline.policy._train import ContinuedPretraining, Lora, Selection, Train
 from pipeline.strictness import STARTING_VALUES, only_tighter
 
 __all__ = [
     "Audit",
     "Canaries",
+    "ContinuedPretraining",
     "Data",
     "Gate",
     "Lifetime",
@@ -61,11 +62,24 @@ class Policy(Section):
     scrub: Scrub
     canaries: Canaries = Canaries()
     privacy: Privacy
+    continued_pretraining: ContinuedPretraining | None = Field(
+        default=None, description="train the base model on public text of the domain first; null leaves it as it is"
+    )
     train: Train
     audit: Audit = Audit()
     gates: dict[Annotated[str, Field(pattern=NAME)], Gate] = Field(min_length=1)
     release: Release = Release()
     retention: Retention = Retention()
+
+    @model_validator(mode="after")
+    def _sums(self) -> Policy:
+        """A release is the sum of a public and a private adapter, and not everything can be added."""
+        if self.continued_pretraining is not None and (self.train.lora.dora or self.train.lora.also_train):
+            raise ValueError(
+                "has continued_pretraining, whose adapter is added to that of train.lora, which holds for plain LoRA only: set "
+                "train.lora.dora to false and train.lora.also_train to []"
+            )
+        return self
 
     @cached_property
     def digest(self) -> str:

@@ -15,6 +15,10 @@ class Audit(Section):
     alpha: Share = Field(default=0.05, description="error probability of each bound")
     membership_records: int = Field(default=500, ge=50, description="members, and as many non-members, that are attacked")
     utility_records: int = Field(default=400, ge=20, description="held-out records on which perplexity is measured")
+    completion_records: int = Field(
+        default=100, ge=0, description="held-out prompts that are answered, where the data has prompts; 0: none"
+    )
+    completion_tokens: int = Field(default=48, ge=1, description="tokens of such an answer at most")
     exposure_canaries: int = Field(
         default=128, ge=8, description="canaries whose exact rank is computed, planted ones and controls"
     )

@@ -44,6 +44,26 @@ class Selection(Section):
         return self
 
 
+class ContinuedPretraining(Section):
+    """More training of the base model on PUBLIC text of the domain, without noise, before private training begins."""
+
+    public_data: str = Field(min_length=1, description="path of a file of PUBLIC records, in the form of the data")
+    epochs: float = Field(default=1, gt=0, description="visits of all public text, where steps is auto")
+    steps: Count | Literal["auto"] = Field(default="auto", description="steps of `batch` windows")
+    batch: int = Field(default=16, ge=1, description="windows in a step")
+    max_tokens: int = Field(default=128, ge=8, description="tokens of a window; the text is joined and cut into such windows")
+    learning_rate: float = Field(default=2e-3, gt=0)
+    warmup: float = Field(
+        default=0.05, ge=0, lt=1, description="share of the steps in which the rate rises; then it falls to 0"
+    )
+    rank: int = Field(default=16, ge=1, le=256, description="of its LoRA adapter, on all layers")
+    seed: int = Field(default=0, ge=0)
+    overlap: Literal["refuse", "count"] = Field(
+        default="refuse",
+        description="what to do if private records share 13 words in a row with the public text; whole ones are always refused",
+    )
+
+
 class Train(Section):
     """DP-SGD: the schedule and the optimizer."""
 
