@@ -340,7 +340,7 @@ class TestPublicTextAndAnswers:
 
     def test_the_gain_of_public_text_stands_beside_that_of_private_training(self):
         content = sample.asked()
-        assert "from 318.4 to 171.2 by public text, and to 96.7 by private training" in content["utility"]["finding"]
+        assert "from 318 to 171 by public text, and to 96.7 by private training" in content["utility"]["finding"]
         assert "12 private records share 13 words" in content["utility"]["public"]
         assert "/somewhere" not in json.dumps(content)
         assert {"name": "Public adapter", "digest": sample.hexes("public adapter")} in content["reproduce"]["digests"]
