@@ -39,7 +39,7 @@ def made(place, prefect_home, tmp_path_factory):
             }
         },
     }
-    rules["audit"] = rules["audit"] | {"completion_records": 30, "completion_tokens": 6}
+    rules["audit"] = rules["audit"] | {"completion_records": 30, "completion_tokens": 6, "prefix_tokens": 4, "suffix_tokens": 4}
     line.write(folder / "rules.yaml", rules)
     return folder
 
@@ -140,7 +140,7 @@ def test_a_private_record_in_the_public_text_stops_the_run_before_it_spends(made
     (tmp_path / "rules.yaml").write_text(rules)
     run = ["run", str(made / "letters.jsonl"), "--policy", str(tmp_path / "rules.yaml"), "--home", str(tmp_path / "home")]
     code, _, error = call(*run)
-    assert code == 1
+    assert code == 2
     assert "1 records of the data stand in" in error
     assert PRIVATE not in error
     assert not (tmp_path / "home" / "ledger.db").exists()
