@@ -52,8 +52,8 @@ def resolved_policy(arguments: argparse.Namespace) -> Policy:
     return policy
 
 
-def data_file(arguments: argparse.Namespace) -> Path:
-    """The data file given, or the bundled example, saying so on stderr.
+def data_file(arguments: argparse.Namespace, *, folder: bool = False) -> Path:
+    """The data file given (with `folder`, or a drop folder), or the bundled example, saying so on stderr.
 
     Raises:
         InputError: the file is missing, empty, binary or of an unknown format.
@@ -64,7 +64,8 @@ def data_file(arguments: argparse.Namespace) -> Path:
         path = example.path()
         print(f"No DATA given: running on the bundled example, {path.name}.", file=sys.stderr)
         return path
-    check(arguments.data)
+    if not (folder and arguments.data.is_dir()):
+        check(arguments.data)
     return arguments.data.absolute()
 
 
