@@ -8,6 +8,7 @@ import contextlib
 import functools
 import importlib
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from rich.console import Console
 
 from flows import console, server
 from flows.outcome import Outcome
-from pipeline import resume, runs
+from pipeline import resume, runs, storage
 from pipeline.commands.common import data_file, quiet, resolved_policy
 from pipeline.errors import BudgetExhausted, HushtuneError, StageError, UsageError
 from pipeline.policy import Policy
@@ -74,8 +75,13 @@ def _nothing_new(arguments: argparse.Namespace, name: str, data: Path) -> int:
 
 
 def _check(processes: int) -> None:
-    """Refuse a number of processes that this machine cannot run, before anything is spent."""
-    if processes != 1:
+    """Refuse a task runner, a store or a number of processes that cannot serve, before anything is spent."""
+    storage.store()
+    if os.environ.get("HUSHTUNE_TASK_RUNNER"):
+        from flows import runners  # imports Prefect: not before the server starts, where nothing is asked for
+
+        runners.choice()
+    if processes != 1 or os.environ.get("HUSHTUNE_MACHINES"):
         from pipeline.train import launch
 
         launch.check(processes)

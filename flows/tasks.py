@@ -6,10 +6,10 @@ from pathlib import Path
 
 from prefect import get_run_logger, task
 
-from flows import stages
+from flows import runners, stages
 from flows.outcome import Gate, Outcome
 from flows.parameters import Finetune
-from pipeline import anchors, approval, cohorts, facts, gates, models, policy, resume, retention, runs, waivers
+from pipeline import anchors, approval, cohorts, facts, gates, models, policy, resume, retention, runs, storage, waivers
 from pipeline import audit as attacks
 from pipeline import corpus as corpora
 from pipeline import intake as intakes
@@ -65,7 +65,8 @@ def _opened(job: Finetune) -> Opened | None:
     quiet()
     rules = policy.load(job.policy).override(model=job.base_model)
     check_name(rules)
-    data, home = Path(job.data), runs.open_home(job.folder)
+    home = runs.open_home(job.folder)
+    data = storage.local(job.data, home)
     name, base = job.name or runs.name_for(data), models.resolve(rules.model, home)
     if job.run is not None:
         run = runs.start(home, name, job.run)
@@ -115,7 +116,8 @@ def _probes(path: Path, rules: Policy) -> int:
 def scrub(line: Line, run: Run, rules: Policy, corpus: Corpus, probes: Path | None) -> Scrubbed:
     """Replace personal data."""
     key = scrubbing.key_for(rules, run.home)
-    scrubbed = scrubbing.scrub(corpus, rules, run.folder / "scrubbed", probes=probes, progress=line, key=key)
+    mapper = runners.mapper(run.folder, "scrub")
+    scrubbed = scrubbing.scrub(corpus, rules, run.folder / "scrubbed", probes=probes, progress=line, key=key, mapper=mapper)
     found = sum(scrubbed.entities.values())
     recall = next((entity for entity in scrubbed.recall if entity.entity == "ALL"), None)
     tail = f", recall at least {recall.low:.1%}" if recall else ""
@@ -179,7 +181,7 @@ def train(
 ) -> tuple[Trained, Standing]:
     """Train under DP-SGD, every step in the ledger before it touches a weight; also says where the budget then stands."""
     ledger, claim = Ledger(run.home), plan.claim
-    if processes == 1:
+    if processes == 1 and not launch.machines():
         trained = train_adapter(
             planted,
             base,

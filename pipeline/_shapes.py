@@ -91,6 +91,8 @@ class Shaper:
         for column in rules:
             if column not in row.values:
                 raise self._missing(row, column, "columns")
+        for own in (self._data.id_column, self._data.unit_column):
+            rules.pop(own, None)  # these stand beside the parts; what leaves of them is said at the end
         return tuple(Part(f"{COLUMN}{rule}:{column}", self._cell(row, column)) for column, rule in rules.items())
 
     def _cell(self, row: Row, column: str) -> str:

@@ -105,14 +105,18 @@ def _add(commands, name: str, function: str, words: str) -> argparse.ArgumentPar
     return made
 
 
+def _place(text: str) -> Path | str:
+    return text if "://" in text else Path(text)
+
+
 def _takes_data(made: argparse.ArgumentParser, *, optional: bool = False, model: bool = True) -> None:
     """DATA, the policy, and the flags that override the policy's data section."""
     made.add_argument(
         "data",
-        type=Path,
+        type=_place,
         metavar="DATA",
         nargs="?" if optional else None,
-        help="JSONL, CSV, Parquet or plain text, gzipped or not"
+        help="JSONL, CSV, Parquet or plain text, gzipped or not; a path, or a URL such as s3://BUCKET/FILE"
         + ("; or a folder of such files (default: the bundled example)" if optional else ""),
     )
     _takes_policy(made)
@@ -188,7 +192,7 @@ def _governance_commands(commands) -> None:
     approve.add_argument("--by", required=True, metavar="NAME", help="who approves")
 
     verify = _add(commands, "verify", "pipeline.commands.govern:verify", "check every byte of a release")
-    verify.add_argument("release", metavar="RELEASE", help="release name, NAME/VERSION, or folder")
+    verify.add_argument("release", metavar="RELEASE", help="release name, NAME/VERSION, folder, or URL")
     verify.add_argument("--key", type=Path, action="append", metavar="PUB", help="trust this public key instead of the home's")
     verify.add_argument("--revoked", type=Path, metavar="LIST", help="list of revocations that came with a copy")
 

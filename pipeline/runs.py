@@ -40,8 +40,10 @@ def open_home(home: Path) -> Path:
     """Make the home folder, mode 0700, and return its absolute path.
 
     Raises:
-        UsageError: the folder cannot be made or written to.
+        UsageError: the folder cannot be made or written to, or is a URL.
     """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(home)):
+        raise UsageError("The home holds private text, locks and a ledger, and cannot be a URL: give a folder by --home.")
     try:
         return private_folder(home.expanduser().absolute())
     except OSError as error:

@@ -53,9 +53,10 @@ def resolved_policy(arguments: argparse.Namespace) -> Policy:
 
 
 def data_file(arguments: argparse.Namespace, *, folder: bool = False) -> Path:
-    """The data file given (with `folder`, or a drop folder), or the bundled example, saying so on stderr.
+    """The data given (with `folder`, or a drop folder; of a URL, a copy that goes with this process), or the bundled example.
 
     Raises:
+        UsageError: the URL holds a secret, or cannot be opened here.
         InputError: the file is missing, empty, binary or of an unknown format.
     """
     if arguments.data is None:
@@ -64,9 +65,14 @@ def data_file(arguments: argparse.Namespace, *, folder: bool = False) -> Path:
         path = example.path()
         print(f"No DATA given: running on the bundled example, {path.name}.", file=sys.stderr)
         return path
-    if not (folder and arguments.data.is_dir()):
-        check(arguments.data)
-    return arguments.data.absolute()
+    data = arguments.data
+    if isinstance(data, str):
+        from pipeline import storage
+
+        data = storage.local(data, arguments.home)
+    if not (folder and data.is_dir()):
+        check(data)
+    return data.absolute()
 
 
 def quiet() -> None:

@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pipeline import runs
 from pipeline.commands.common import answer, columns
@@ -27,9 +28,36 @@ def approve(arguments: argparse.Namespace) -> int:
 
 def verify(arguments: argparse.Namespace) -> int:
     """Check a release: its files, its signatures, and that it was not revoked."""
+    if "://" in arguments.release:
+        return _verify_url(arguments)
     folder = _release(arguments)
     check_release(folder, arguments.home, arguments.key or (), arguments.revoked)
     answer(arguments, {"release": str(folder), "verified": True}, f"{folder}: every file is as it was released and signed.")
+    return 0
+
+
+def _verify_url(arguments: argparse.Namespace) -> int:
+    """Check a copy on a store, by the keys given or those of the home, and both lists of revocations."""
+    from pipeline import release, signing, storage
+
+    home = arguments.home.absolute()
+    keys = signing.trusted_keys(home, arguments.key or ())
+    if not keys:
+        raise UsageError(
+            "What lies beside a release on a store proves nothing: give the public key of who released it by --key, or the "
+            "home that you trust by --home."
+        )
+    with TemporaryDirectory() as scratch:
+        folder, listed = storage.fetch_release(arguments.release, Path(scratch))
+        own = home / "releases" / storage.REVOKED
+        lists = [path for path in (arguments.revoked, listed, own if own.is_file() else None) if path]
+        for one in lists or [None]:
+            made = release.verify(folder, keys=keys, revoked=one)
+    answer(
+        arguments,
+        {"release": arguments.release, "version": made.version, "verified": True},
+        f"{arguments.release}, version {made.version}: every file is as it was released and signed.",
+    )
     return 0
 
 
