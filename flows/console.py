@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 
 from rich.console import Console
@@ -38,9 +38,9 @@ _board: ContextVar[Board | None] = ContextVar("board", default=None)
 
 
 @contextlib.contextmanager
-def shown() -> Iterator[Board]:
+def shown(rows: Sequence[Row] = ROWS) -> Iterator[Board]:
     """Draw the rows of a run on stderr while the context is open; Ctrl-C then stops the board, whatever swallows it."""
-    board = Board(ROWS)
+    board = Board(rows)
 
     def stop(number: int, frame: object) -> None:
         board.stopped = True
@@ -74,6 +74,12 @@ def line(name: str) -> Iterator[Line]:
         return
     with board.row(name) as row:
         yield row
+
+
+def stopped() -> bool:
+    """Whether Ctrl-C has stopped the board that is shown."""
+    board = _board.get()
+    return board is not None and board.stopped
 
 
 def closing(outcome: Outcome, console: Console) -> None:

@@ -1,7 +1,7 @@
 """One cell in a process of its own: `python -m pipeline.study FOLDER HOME POINT`; its peak memory is then its own.
 
-FOLDER is a study's, with its spec.json; POINT is the JSON of a `Point`. Says nothing but, on stderr, one sentence where it fails;
-its exit code is that of the command line.
+FOLDER is a study's, with its spec.json; POINT is the JSON of a `Point`. Says nothing but, on stderr, one sentence where it
+fails; its exit code is that of the command line.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One cell of a study: the ordinary stages on one model, ε and seed, and the figures that are kept of it.
 
-A cell works in a process of its own, so that its peak memory is its own. What it leaves is a small JSON file named by the digest
-of its inputs; texts and weights of a cell on public data are deleted with its work folder, and a cell on private data is a run
-in HOME/runs, charged in the ledger, whose weights are deleted and whose texts the policy's retention deletes.
+A cell works in a process of its own, so that its peak memory is its own. What it leaves is a small JSON file named by the
+digest of its inputs; texts and weights of a cell on public data are deleted with its work folder, and a cell on private data is
+a run in HOME/runs, charged in the ledger, whose weights are deleted and whose texts the policy's retention deletes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -50,7 +51,7 @@ _NOT_HERE = {"manifest_in_ledger_before_training"}  # only a cell that is charge
 
 
 class Number(Value):
-    """A figure of the audit: value, confidence bounds where there are any, and n; `failed` names conditions that do not hold."""
+    """A figure of the audit: value, confidence bounds where there are any, n; `failed` names conditions that do not hold."""
 
     value: float
     low: float | None
@@ -305,6 +306,11 @@ def _cell(
         gradients=taught.gradients,
         run=run,
     )
+
+
+def _exposures(evidence: Evidence) -> dict[str, list[float]]:
+    series: Any = evidence.series
+    return {name.rpartition("_")[2]: bits for name, bits in series.items() if name.startswith("exposure.copies_")}
 
 
 def _numbers(evidence: Evidence, *, charged: bool) -> dict[str, Number]:

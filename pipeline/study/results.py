@@ -1,7 +1,7 @@
 """What the cells of a study say together: one group for each model and ε, and the largest model against the smallest.
 
-A group pools the cells of all its seeds. Secrets of one cell share a model, and are counted as if they did not: the intervals are
-over secrets, so that with few seeds they are too narrow rather than too wide, and the page says so.
+A group pools the cells of all its seeds. Secrets of one cell share a model, and are counted as if they did not: the intervals
+are over secrets, so that with few seeds they are too narrow rather than too wide, and the page says so.
 """
 
 from __future__ import annotations

@@ -188,8 +188,8 @@ class Spec(Section):
                 continue
             if not self.charge_ledger:
                 raise InputError(
-                    f"The study {self.name} would train {len(self.points())} models on {where}, which nobody has declared public: "
-                    "set data.public and data.declared_by if it is, or charge_ledger to charge the lifetime budget for every cell."
+                    f"The study {self.name} would train {len(self.points())} models on {where}, which nobody has declared public: set "
+                    "data.public and data.declared_by if it is, or charge_ledger to charge the lifetime budget for every cell."
                 )
             if point.epsilon is None:
                 raise InputError(
