@@ -235,11 +235,18 @@ def _charged(
     mechanism = calibrate(rules, planted.train_units)
     anchors.expect(home, ledger)
     claim = ledger.reserve(
-        run=opened.id, lifetime=rules.privacy.lifetime, sampling_rate=mechanism.sampling_rate,
-        noise_multiplier=mechanism.noise_multiplier, steps=mechanism.steps, epsilon=rules.privacy.epsilon, delta=mechanism.delta,
-        policy_digest=rules.digest, unit=mechanism.unit, units=cohorts.units_of(ready.corpus, rules, cohorts.load_key(home)),
+        run=opened.id,
+        lifetime=rules.privacy.lifetime,
+        sampling_rate=mechanism.sampling_rate,
+        noise_multiplier=mechanism.noise_multiplier,
+        steps=mechanism.steps,
+        epsilon=rules.privacy.epsilon,
+        delta=mechanism.delta,
+        policy_digest=rules.digest,
+        unit=mechanism.unit,
+        units=cohorts.units_of(ready.corpus, rules, cohorts.load_key(home)),
         manifest=planted.manifest_digest,
-    )  # fmt: skip
+    )
     write_json(opened.folder / "claim.json", claim.model_dump(mode="json"))
     taught = train(
         planted, base, mechanism, rules, opened.folder / "trained", claim=claim.id,

@@ -10,7 +10,6 @@ import matplotlib.ticker
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from pipeline.report.formats import join, number, percent
 from pipeline.report.svg import ACCENT, BAD, CONTROL, GOOD, INK, MUTED, canvas, inline, settings
 
 _LINES = ((ACCENT, "o", "-"), (INK, "s", "-"), (MUTED, "^", "-"), (GOOD, "D", "-"), (CONTROL, "v", "-"))
@@ -80,9 +79,10 @@ def _frontier(content: Mapping[str, Any]) -> Markup | None:
             (place, one) for place, level in enumerate(levels) if (one := _at(content, model, level)) and one[1]["perplexity"]
         ]
         for place, (_, group) in found:
-            axes[0].plot([place, place], [group["perplexity"]["low"], group["perplexity"]["high"]], color=colour, linewidth=1.5)
-        axes[0].plot([place for place, _ in found], [group["perplexity"]["value"] for _, (_, group) in found], line, marker=mark,
-                     color=colour, markersize=6, markeredgewidth=0)  # fmt: skip
+            ends_at = group["perplexity"]["low"], group["perplexity"]["high"]
+            axes[0].plot([place, place], ends_at, color=colour, linewidth=1.5)
+        values = [group["perplexity"]["value"] for _, (_, group) in found]
+        axes[0].plot([place for place, _ in found], values, line, marker=mark, color=colour, markersize=6, markeredgewidth=0)
         if found:
             ends.append((found[-1][1][1]["perplexity"]["value"], f"{model}, {size(parameters)}", colour))
         if kept:
@@ -105,9 +105,7 @@ def _frontier(content: Mapping[str, Any]) -> Markup | None:
         axes[1].yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
         axes[1].set_ylabel("gain kept", fontsize=11.5, labelpad=2)
         axes[1].set_ylim(bottom=min(0, axes[1].get_ylim()[0]))
-    said = [f"{group['model']} at {group['label']}: {number(group['perplexity']['value'])}"
-            for group in content["groups"] if group["perplexity"]]  # fmt: skip
-    return inline(figure, "frontier", "Privacy and utility", f"Held-out perplexity after training. {'; '.join(said)}.")
+    return inline(figure, "frontier", "Privacy and utility", content["alts"]["frontier"])
 
 
 def _end_words(axis: Axes, ends: Sequence[tuple[float, str, str]], last: int) -> None:
@@ -117,8 +115,10 @@ def _end_words(axis: Axes, ends: Sequence[tuple[float, str, str]], last: int) ->
         place = (axis.transData.transform((last, value))[1] - axis.transAxes.transform((0, 0))[1]) * 72 / axis.figure.dpi
         place = max([place, *(one + 15 for one in taken[-1:])])
         taken.append(place)
-        axis.annotate(words, (last, 0), (12, place), xycoords=("data", "axes fraction"), textcoords="offset points", va="center",
-                      fontsize=11.5, color=colour, annotation_clip=False)  # fmt: skip
+        axis.annotate(
+            words, (last, 0), (12, place), xycoords=("data", "axes fraction"), textcoords="offset points", va="center",
+            fontsize=11.5, color=colour, annotation_clip=False,
+        )  # fmt: skip
 
 
 def _sizes(axis: Axes, models: Sequence[tuple[str, int]]) -> None:
@@ -178,11 +178,7 @@ def _exposure(content: Mapping[str, Any]) -> Markup | None:
     axes[0].set_ylabel("exposure, bits", fontsize=11.5, labelpad=2)
     axes[len(axes) // 2].set_xlabel("weights, millions", fontsize=11.5)
     _legend(figure, content, height, "dashed: chance")
-    said = [f"{group['model']}, {group['label']}, {times} copies: {number(group['exposure'][str(times)]['value'])}"
-            for times in copies[-1:] for group in content["groups"] if str(times) in group["exposure"]]  # fmt: skip
-    return inline(
-        figure, "exposure", "Memorisation against size", f"Mean exposure in bits with 95 % intervals. {'; '.join(said)}."
-    )
+    return inline(figure, "exposure", "Memorisation against size", content["alts"]["exposure"])
 
 
 def _extraction(content: Mapping[str, Any]) -> Markup | None:
@@ -202,9 +198,7 @@ def _extraction(content: Mapping[str, Any]) -> Markup | None:
                       color=INK)  # fmt: skip
         axis.set_xlabel("weights, millions", fontsize=11.5)
     _legend(figure, content, height)
-    said = [f"{group['model']}, {group['label']}: secrets {percent(group['first']['value'])}, records "
-            f"{percent(group['extraction']['value'])}" for group in content["groups"] if group["first"] and group["extraction"]]  # fmt: skip
-    return inline(figure, "extraction", "Extraction against size", f"Shares with 95 % intervals. {'; '.join(said)}.")
+    return inline(figure, "extraction", "Extraction against size", content["alts"]["extraction"])
 
 
 def _cost(content: Mapping[str, Any]) -> Markup | None:
@@ -220,10 +214,16 @@ def _cost(content: Mapping[str, Any]) -> Markup | None:
         axis.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         _sizes(axis, _models(content))
-        axis.annotate(title, (0.5, 1), (-8, 6), xycoords="axes fraction", textcoords="offset points", ha="center", fontsize=11.5,
-                      color=INK)  # fmt: skip
+        axis.annotate(
+            title,
+            (0.5, 1),
+            (-8, 6),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            ha="center",
+            fontsize=11.5,
+            color=INK,
+        )
     axes[1].set_xlabel("weights, millions", fontsize=11.5)
     _legend(figure, content, height)
-    said = join([f"{group['model']}, {group['label']}: {number(group['busy_seconds'])} s, {number(group['peak_megabytes'])} MB"
-                 for group in content["groups"]])  # fmt: skip
-    return inline(figure, "cost", "Cost against size", f"Means of a cell. {said}.")
+    return inline(figure, "cost", "Cost against size", content["alts"]["cost"])

@@ -20,6 +20,7 @@ from pipeline.audit import canary, resample, shares
 from pipeline.report.formats import join, number
 from pipeline.study.cell import Cell
 from pipeline.study.spec import Point, Spec, label
+from pipeline.study.words import alts
 
 SCHEMA = "hushtune-study/1"
 _ALPHA = 0.05
@@ -50,7 +51,7 @@ def content(spec: Spec, cells: Mapping[Point, Cell]) -> dict[str, Any]:
     copies = sorted({int(times) for group in groups for times in group["exposure"] if times != "0"})
     contrasts = [one for epsilon in spec.epsilons for times in copies
                  if (one := _contrast(epsilon, times, groups, done)) is not None]  # fmt: skip
-    return {
+    found: dict[str, Any] = {
         "schema": SCHEMA,
         "name": spec.name,
         "description": spec.description,
@@ -71,6 +72,7 @@ def content(spec: Spec, cells: Mapping[Point, Cell]) -> dict[str, Any]:
         "machine": {"system": platform.system(), "machine": platform.machine(), "threads": spec.threads,
                     "versions": {name: version(name) for name in ("torch", "transformers", "peft", "opacus", "dp-accounting")}},
     }  # fmt: skip
+    return found | {"alts": alts(found)}
 
 
 def _data(spec: Spec) -> str:
@@ -163,16 +165,23 @@ def _contrast(
     sides = [np.array([bits for cell in cells if cell.model == group["model"] and cell.epsilon == epsilon
                        for bits in cell.exposure.get(str(times), [])]) for group in (mine[-1], mine[0])]  # fmt: skip
     large, small = sides
-    rng = np.random.default_rng(_SEED)
-    drawn = resample.bootstrap(
-        lambda a, b: (a @ large) / a.sum(1) - (b @ small) / b.sum(1), [np.arange(len(side)) for side in sides], rng
-    )
-    low, high = resample.interval(drawn, _ALPHA, min(map(len, sides)))
+    low, high, way = _difference(large, small, max(cell.space_bits for cell in cells))
     found = {
         "epsilon": epsilon, "label": label(epsilon), "copies": times, "large": mine[-1]["model"], "small": mine[0]["model"],
-        "value": float(large.mean() - small.mean()), "low": low, "high": high, "n": [len(large), len(small)],
+        "value": float(large.mean() - small.mean()), "low": low, "high": high, "n": [len(large), len(small)], "interval": way,
     }  # fmt: skip
     return found | {"sentence": _sentence(found)}
+
+
+def _difference(large: np.ndarray, small: np.ndarray, most: float) -> tuple[float, float, str]:
+    """Interval of a difference of means: by bootstrap, or, with fewer than ten secrets on a side, from one of each side."""
+    rng = np.random.default_rng(_SEED)
+    sides = [np.arange(len(side)) for side in (large, small)]
+    if resample.enough(*sides):
+        drawn = resample.bootstrap(lambda a, b: (a @ large) / a.sum(1) - (b @ small) / b.sum(1), sides, rng)
+        return *resample.interval(drawn, _ALPHA, resample.fewest(*sides)), "bootstrap"
+    above, below = (canary.mean_interval(side, most, _ALPHA / 2, rng) for side in (large, small))
+    return above[0] - below[1], above[1] - below[0], "from an interval of each side"
 
 
 def _sentence(found: Mapping[str, Any]) -> str:

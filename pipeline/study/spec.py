@@ -188,7 +188,7 @@ class Spec(Section):
                 continue
             if not self.charge_ledger:
                 raise InputError(
-                    f"The study {self.name} would train {len(self.points())} models on {where}, which nobody has declared public: set "
+                    f"The study {self.name} would train models on {where}, which nobody has declared public: set "
                     "data.public and data.declared_by if it is, or charge_ledger to charge the lifetime budget for every cell."
                 )
             if point.epsilon is None:
