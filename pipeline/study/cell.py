@@ -27,6 +27,7 @@ from pipeline.models import Base
 from pipeline.policy import Policy
 from pipeline.scrub import Scrubbed
 from pipeline.study.spec import Point, Spec
+from pipeline.train.distributed import ALONE
 from pipeline.train.loop import Trained, rehearse, train
 from pipeline.train.mechanism import calibrate
 from pipeline.train.plain import Unprotected
@@ -209,7 +210,7 @@ def _public(
     mechanism = calibrate(rules, planted.train_units)
     taught = train(
         planted, base, mechanism, rules, work / "trained", claim=key, spend=_nothing, progress=progress,
-        **({"team": Unprotected()} if point.epsilon is None else {}),
+        team=Unprotected() if point.epsilon is None else ALONE,
     )  # fmt: skip
     evidence = audit.audit(
         planted, taught, ready.scrubbed, rules, work / "evidence", registered=False, claimed=point.epsilon is not None,
