@@ -18,7 +18,6 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from pipeline import policy as policies
-from pipeline._policy_files import sentence
 from pipeline.errors import InputError, PolicyError
 from pipeline.folders import Value
 from pipeline.policy import Policy, Section
@@ -276,8 +275,20 @@ def parse(content: dict[str, Any], where: str, folder: Path) -> Spec:
     except (TypeError, ValueError) as error:
         if not isinstance(error, ValidationError):
             raise PolicyError(f"In {where}, a value is of a kind that YAML allows and a study does not.") from None
-        raise PolicyError(sentence(error, where)) from None
+        raise PolicyError(_sentence(error, where)) from None
     return _rooted(spec, folder)
+
+
+def _sentence(error: ValidationError, where: str) -> str:
+    """What is wrong first, its key and how to mend it."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "the whole"
+    if first["type"] == "extra_forbidden":
+        return f"In {where}, the key {key} is unknown: remove it, or see the bundled {bundled().name} for the keys there are."
+    if first["type"] == "missing":
+        return f"In {where}, the key {key} is missing: add it."
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"In {where}, {key} {message}."
 
 
 def _rooted(spec: Spec, folder: Path) -> Spec:
