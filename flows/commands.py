@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         _check(arguments.processes)
         name = arguments.name or ("example" if arguments.data is None else runs.name_for(data))
         job = _job(runs.open_home(arguments.home), name, policy, data, new=arguments.new)
-        outcome = _finetune(job, data, runs.keep_policy(job.folder, policy), arguments.processes)
+        outcome = _finetune(job, data, policy, arguments.processes)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_stopped(job)) from None
     except HushtuneError as error:
@@ -81,17 +81,18 @@ def _check(processes: int) -> None:
         launch.check(processes)
 
 
-def _finetune(job: Run, data: Path, policy: Path, processes: int) -> Outcome:
+def _finetune(job: Run, data: Path, policy: Policy, processes: int) -> Outcome:
     """Run the flow and return its outcome, or raise what stopped it."""
     quiet()
-    with console.shown() as board, contextlib.ExitStack() as until_the_end:
+    kept, pretrains = runs.keep_policy(job.folder, policy), policy.continued_pretraining is not None
+    with console.shown(pretrains=pretrains) as board, contextlib.ExitStack() as until_the_end:
         with board.row("start"):
             heavy = functools.partial(importlib.import_module, "flows.finetune")  # imported while the server starts
             until_the_end.enter_context(server.running(job.home, heavy))
         from flows.finetune import finetune
 
         state = finetune(
-            data=data, policy=str(policy), home=job.home, name=job.name, run=job.id, processes=processes, return_state=True
+            data=data, policy=str(kept), home=job.home, name=job.name, run=job.id, processes=processes, return_state=True
         )
         result: Any = state.result(raise_on_failure=False)
     if isinstance(result, Outcome):

@@ -38,9 +38,12 @@ _board: ContextVar[Board | None] = ContextVar("board", default=None)
 
 
 @contextlib.contextmanager
-def shown(rows: Sequence[Row] = ROWS) -> Iterator[Board]:
-    """Draw the rows of a run on stderr while the context is open; Ctrl-C then stops the board, whatever swallows it."""
-    board = Board(rows)
+def shown(rows: Sequence[Row] = ROWS, *, pretrains: bool = False) -> Iterator[Board]:
+    """Draw the rows of a run on stderr while the context is open; Ctrl-C then stops the board, whatever swallows it.
+
+    `pretrains` adds the row of continued pretraining, which most runs do without.
+    """
+    board = Board((*rows[:2], Row("pretrain", "steps"), *rows[2:]) if pretrains else rows)
 
     def stop(number: int, frame: object) -> None:
         board.stopped = True

@@ -45,6 +45,8 @@ def finetune(
     """
     job, rules, base = tasks.open_run(data, policy, home, name, run, base_model)
     corpus = tasks.read(job, rules, data)
+    if rules.continued_pretraining is not None:
+        base = tasks.continue_pretraining(job, rules, corpus, base)
     probes = tasks.probe(job, rules)
     scrubbed = tasks.scrub(job, rules, corpus, probes)
     planted = tasks.plant(job, rules, scrubbed, base)

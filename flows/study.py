@@ -26,7 +26,7 @@ def prepare(folder: Path, home: Path) -> list[Point]:
     def work() -> list[Point]:
         spec = grid.resumed(folder)
         with console.line("models") as line:
-            made = grid.make_models(spec, folder, progress=lambda name, now: line(int(now["tokens"]), int(now["total"])))
+            made = grid.make_models(spec, folder, home, progress=lambda name, now: line(int(now["tokens"]), int(now["total"])))
             line.say(f"{len(spec.models)} models, {len(made)} of them made here")
         done = grid.finished(spec, folder, home)
         left = [point for point in spec.points() if point not in done]

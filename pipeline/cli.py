@@ -238,12 +238,13 @@ def _model_commands(commands) -> None:
     actions = models.add_subparsers(metavar="ACTION", required=True)
     _add(actions, "list", "pipeline.commands.models:listing", "list base models, from small to larger")
     pretrain = _add(actions, "pretrain", "pipeline.commands.models:pretrain", "pretrain a small model on public text")
-    pretrain.add_argument("texts", nargs="+", type=Path, metavar="TEXT", help="plain text or MediaWiki XML, gzipped or not")
+    what = "a recipe (.yaml, or nano: the bundled one), then or instead public text: plain or MediaWiki XML, gzipped or not"
+    pretrain.add_argument("texts", nargs="+", type=Path, metavar="RECIPE|TEXT", help=what)
     pretrain.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the model")
     for flag in ("layers", "width", "heads", "vocab", "context", "tokens", "batch", "seed"):
-        pretrain.add_argument(f"--{flag}", type=int, metavar="N")
+        pretrain.add_argument(f"--{flag}", type=int, metavar="N", help="instead of the recipe's")
     for flag in ("minutes", "learning-rate"):
-        pretrain.add_argument(f"--{flag}", type=float, metavar="X")
+        pretrain.add_argument(f"--{flag}", type=float, metavar="X", help="instead of the recipe's")
 
     pull = _add(actions, "pull", "pipeline.commands.models:pull", "fetch a base model once; offline from then on")
     pull.add_argument("model", metavar="NAME", help="a name of `hushtune models list`, or an id of the Hub")

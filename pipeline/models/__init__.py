@@ -6,15 +6,17 @@ print(generate(model, tokenizer, "Dear"))
 """
 
 from pipeline.models.adapters import adapt, export, save_adapter, with_adapter
-from pipeline.models.base import BUNDLED, Base, device, load, load_tokenizer, resolve
-from pipeline.models.generation import Decoding, chat, generate, generate_all, stream
+from pipeline.models.base import BUNDLED, Adaptation, Base, device, load, load_tokenizer, resolve
+from pipeline.models.generation import Decoding, chat, continue_all, generate, generate_all, stream
 
 __all__ = [
     "BUNDLED",
+    "Adaptation",
     "Base",
     "Decoding",
     "adapt",
     "chat",
+    "continue_all",
     "device",
     "export",
     "generate",

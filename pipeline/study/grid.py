@@ -39,9 +39,12 @@ def resumed(folder: Path) -> Spec:
     return parse(json.loads((folder / "spec.json").read_text(encoding="utf-8")), f"study {folder.name}", folder)
 
 
-def make_models(spec: Spec, folder: Path, *, progress: Callable[[str, dict[str, float]], None] | None = None) -> list[Path]:
+def make_models(
+    spec: Spec, folder: Path, home: Path, *, progress: Callable[[str, dict[str, float]], None] | None = None
+) -> list[Path]:
     """Pretrain the models that the spec wants made; one that is there already is not made again."""
-    from pipeline.pretrain import Recipe, pretrain
+    from pipeline import recipe as recipes
+    from pipeline.pretrain import pretrain
 
     made = []
     for model in spec.models:
@@ -49,14 +52,10 @@ def make_models(spec: Spec, folder: Path, *, progress: Callable[[str, dict[str, 
             continue
         output = _home_of(model.name, model.pretrain.model_dump(mode="json"), folder)
         if not _is_whole(output):
-            try:
-                recipe = Recipe(**model.pretrain.recipe)  # type: ignore[arg-type]
-            except TypeError:
-                raise StageError(
-                    f"The recipe of {model.name} has a key that `hushtune models pretrain` does not know: remove it."
-                ) from None
+            content = model.pretrain.recipe | {"name": model.name, "data": [{"files": list(map(str, model.pretrain.texts))}]}
+            recipe = recipes.check(content, f"the recipe of {model.name}")
             told = (lambda figures, name=model.name: progress(name, figures)) if progress else None
-            pretrain(list(model.pretrain.texts), output, recipe, progress=told)
+            pretrain(recipe, output, home, progress=told)
         made.append(output)
     return made
 

@@ -69,10 +69,10 @@ class Data(Section):
 
 
 class Pretrain(Section):
-    """A model that the study makes on PUBLIC text before it begins; `recipe` holds keys of `hushtune models pretrain`."""
+    """A model that the study makes on PUBLIC text before it begins; `recipe` holds the sections of a recipe but its data."""
 
     texts: tuple[Path, ...] = Field(min_length=1)
-    recipe: dict[str, int | float] = Field(default_factory=dict)
+    recipe: dict[str, Any] = Field(default_factory=dict)
 
 
 class Model(Section):
@@ -183,6 +183,10 @@ class Spec(Section):
         where = self.data.path
         for point in self.points():
             rules = self.rules(point)
+            if rules.continued_pretraining is not None:
+                raise PolicyError(
+                    f"The policy {self.policy} asks for continued pretraining, which a study does not do: start from another."
+                )
             if self.data.is_public:
                 continue
             if not self.charge_ledger:

@@ -116,6 +116,7 @@ def train(
     inputs = {
         "planted": planted.digest,
         "base": base.digest,
+        "adaptation": base.adaptation.digest if base.adaptation else None,
         "mechanism": mechanism.model_dump(mode="json"),
         "train": policy.train.model_dump(mode="json"),
         "data": policy.data.model_dump(mode="json"),
@@ -224,7 +225,7 @@ def _train(
             "which reserves again."
         )
     updates = chooser.choose(adapted, state["updates"])
-    models.save_adapter(adapted, private_folder(partial / "adapter"))
+    models.save_adapter(adapted, private_folder(partial / "adapter"), base.adaptation)
     trained = Trained(
         folder=folder,
         adapter=folder / "adapter",
