@@ -90,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     _policy_commands(commands)
     _model_commands(commands)
     _generation_commands(commands)
+    _study_commands(commands)
     _bench_commands(commands)
     return top
 
@@ -330,6 +331,14 @@ def _takes_decoding(made: argparse.ArgumentParser, method: str, guard: str = "")
     made.add_argument("--seed", type=int, metavar="N", help="makes sampling repeatable")
     if guard:
         made.add_argument("--guard", action="store_true", help=guard)
+
+
+def _study_commands(commands) -> None:
+    study = _add(commands, "study", "study", "measure what size and privacy cost and buy, on a grid of models, ε and seeds")
+    study.add_argument(
+        "spec", type=Path, nargs="?", metavar="SPEC", help="YAML file (default: the bundled pipeline/assets/study/example.yaml)"
+    )
+    study.add_argument("--output", type=Path, metavar="DIR", help="where the page goes (default: HOME/studies/NAME)")
 
 
 def _bench_commands(commands) -> None:

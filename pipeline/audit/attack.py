@@ -161,7 +161,8 @@ class Attack:
                 "exposure.planted": sorted(canary.exposures(ranked.planted, size), reverse=True),
                 "exposure.control": sorted(canary.exposures(ranked.control, size), reverse=True),
             }
-            return figures + self._climbed(self._model, "exposure by copies", rng), series
+            climbed, bits = self._climbed(self._model, "exposure by copies", rng)
+            return figures + climbed, series | bits
 
     def control(self) -> tuple[list[Figure], Series]:
         """The same on a twin that was trained without privacy: what these attacks look like where there is a leak."""
@@ -182,7 +183,7 @@ class Attack:
             beside = max(1, self._trained.mechanism.expected_batch // 32)
             twin, how = control.train(self._trained.base, planted, others, beside, self._policy, rng, progress=step)
             scores, _ = self._one_run(score(twin, self._canaries))
-            figures = [*self._bounds(scores, 0.0), *self._climbed(twin, "control: exposure", rng)]
+            figures = [*self._bounds(scores, 0.0), *self._climbed(twin, "control: exposure", rng)[0]]
             if self._asked:
                 own = score(twin, [self._held_out.examples[one.row] for one in self._asked])
                 figures += self._compared("utility.", self._answers(twin, "control: answers"), own)
@@ -205,13 +206,14 @@ class Attack:
         conditions = self._conditions
         return canary.epsilon_figures(self._manifest, scores, claim[0], trained.delta, conditions, seconds, claim[1])
 
-    def _climbed(self, model: nn.Module, attack: str, rng: np.random.Generator) -> list[Figure]:
+    def _climbed(self, model: nn.Module, attack: str, rng: np.random.Generator) -> tuple[list[Figure], Series]:
         sides = self._ladder()
         if not sides[0]:
-            return []
+            return [], {}
         ranked = self._rank(model, sides, rng, attack)
         limits = self._limits() if model is self._model else {}
-        return canary.ladder_figures(ranked, limits, self._unscored(), self._alpha, self._rng("intervals"))
+        figures = canary.ladder_figures(ranked, limits, self._unscored(), self._alpha, self._rng("intervals"))
+        return figures, canary.ladder_series(ranked)
 
     def _limits(self) -> dict[int, float]:
         """ε of a canary's copies together: one person has them all, and else they are a group of records."""
