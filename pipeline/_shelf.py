@@ -89,11 +89,11 @@ def put(home: Path, manifest: Manifest, fill: Callable[[Path], Files]) -> Releas
         _sweep(shelf)
         _point(shelf, versions(shelf)[-1].name)
         made = as_release(shelf / version, manifest.name, version)
-        _note(ledger, made, _manifest.read(made.folder))
+        note_release(ledger, made, _manifest.read(made.folder))
     return made
 
 
-def _note(ledger: Ledger, made: Release, whole: Manifest) -> None:
+def note_release(ledger: Ledger, made: Release, whole: Manifest) -> None:
     """Note a release once, approved by whom its own manifest names: who asks after a crash may be another."""
     if any(entry.detail["manifest"] == made.manifest_digest for entry in ledger.notes("release", whole.run)):
         return

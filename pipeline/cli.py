@@ -202,13 +202,20 @@ def _governance_commands(commands) -> None:
         "--html", action="store_true", help="also write HOME/releases.html: verdicts, budgets, trends of gates"
     )
 
-    budget = _add(commands, "budget", "pipeline.commands.govern:budget", "show the lifetime privacy budget")
-    budget.add_argument("action", nargs="?", choices=("show", "history", "verify"), default="show", help="(default: show)")
-    budget.add_argument("--budget", metavar="NAME", help="only this budget")
+    budget = _add(commands, "budget", "pipeline.commands.budget:budget", "show, check, back up and restore the privacy budget")
+    actions = ("show", "history", "verify", "backup", "restore", "rebuild")
+    budget.add_argument("action", nargs="?", choices=actions, default="show", help="(default: show)")
     budget.add_argument(
-        "--release", type=Path, action="append", metavar="COPY", help="verify: a copy of a release that was kept elsewhere"
+        "file", nargs="?", type=Path, metavar="FILE", help="backup: the file to write; restore: the one to read"
     )
-    budget.add_argument("--key", type=Path, action="append", metavar="PUB", help="verify: the public key that signed them")
+    budget.add_argument("--budget", metavar="NAME", help="show, history: only this budget")
+    budget.add_argument(
+        "--release", type=Path, action="append", metavar="COPY", help="not show: a copy of a release that was kept elsewhere"
+    )
+    budget.add_argument("--key", type=Path, action="append", metavar="PUB", help="the public key that signed the copies")
+    budget.add_argument("--backup", type=Path, metavar="FILE", help="rebuild: a backup to begin with, however old")
+    budget.add_argument("--by", metavar="NAME", help="restore, rebuild: who says that nothing else was spent")
+    budget.add_argument("--why", metavar="TEXT", help="restore, rebuild: how they know")
 
 
 def _policy_commands(commands) -> None:
