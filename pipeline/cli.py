@@ -86,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     _data_commands(commands)
     _evidence_commands(commands)
     _governance_commands(commands)
+    _watch_commands(commands)
     _policy_commands(commands)
     _model_commands(commands)
     _generation_commands(commands)
@@ -216,6 +217,16 @@ def _governance_commands(commands) -> None:
     budget.add_argument("--backup", type=Path, metavar="FILE", help="rebuild: a backup to begin with, however old")
     budget.add_argument("--by", metavar="NAME", help="restore, rebuild: who says that nothing else was spent")
     budget.add_argument("--why", metavar="TEXT", help="restore, rebuild: how they know")
+
+
+def _watch_commands(commands) -> None:
+    health = _add(
+        commands, "health", "pipeline.commands.watch:health", "say what is well here and what is not, and how to mend it"
+    )
+    _takes_policy(health)
+    health.add_argument("--oldest", type=float, metavar="DAYS", help="the last run must not be longer ago (default: any age)")
+    metrics = _add(commands, "metrics", "pipeline.commands.watch:metrics", "print figures for Prometheus")
+    metrics.add_argument("--output", type=Path, metavar="FILE", help="write them to this file at once, for node_exporter")
 
 
 def _policy_commands(commands) -> None:

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 SENTINEL = "zq-private-sentinel-7731"
 CONTRACT = {
     "run", "plan", "scrub", "recall", "audit", "report", "approve", "verify", "releases", "budget", "policy", "models",
-    "generate", "synthesize", "bench", "revoke", "keys", "retention",
+    "generate", "synthesize", "bench", "revoke", "keys", "retention", "health", "metrics",
 }  # fmt: skip
 
 
