@@ -185,8 +185,10 @@ def test_light_commands_import_nothing_heavy(tmp_path):
 
     publish(**a_run(tmp_path))
     home = f"--home {tmp_path}"
-    calls = ["policy list", "policy show gdpr", "policy diff default strict", "keys new --replace", "releases",
-             "verify letters", "budget show", "budget history", "budget verify", "retention --dry-run", "health", "metrics"]  # fmt: skip
+    calls = [
+        "policy list", "policy show gdpr", "policy diff default strict", "keys new --replace", "releases", "verify letters",
+        "budget show", "budget history", "budget verify", "retention --dry-run", "health", "metrics",
+    ]  # fmt: skip
     script = [sys.executable, "-c", COLD, ",".join(HEAVY), ";".join(f"{call} {home}" for call in calls)]
     made = subprocess.run(script, capture_output=True, text=True, cwd=ROOT, check=False)
     assert made.returncode == 0, made.stderr
