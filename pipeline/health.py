@@ -70,6 +70,9 @@ def _sound(name: str, check: Callable[[], Check]) -> Check:
         return Check(name=name, well=False, found=found, mend=mend)
     except OSError as error:
         return Check(name=name, well=False, found=f"it cannot be read ({error.strerror})", mend="give the rights to")
+    except ValueError:  # of JSON, or of a value in it
+        found = "a file of a run or a release cannot be read as what it should be"
+        return Check(name=name, well=False, found=found, mend="restore it, or move that run's folder out of the home")
 
 
 def _home(home: Path) -> Check:

@@ -100,6 +100,10 @@ def interrupted(home):
     (home / "runs" / "run-1" / "outcome.json").unlink()
 
 
+def garbled(home):
+    (home / "runs" / "run-1" / "outcome.json").write_text("{")
+
+
 def overdue(home):
     corpus = home / "runs" / "run-1" / "corpus"
     corpus.mkdir()
@@ -121,6 +125,7 @@ def overdue(home):
         (short_ledger, "ledger", "hushtune budget rebuild"),
         (open_home, "home", "chmod 700"),
         (interrupted, "last run", "same command"),
+        (garbled, "last run", "restore it"),
         (overdue, "retention", "hushtune retention"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
