@@ -87,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
     _evidence_commands(commands)
     _governance_commands(commands)
     _deployment_commands(commands)
+    _watch_commands(commands)
     _policy_commands(commands)
     _model_commands(commands)
     _generation_commands(commands)
@@ -214,13 +215,30 @@ def _governance_commands(commands) -> None:
         "--html", action="store_true", help="also write HOME/releases.html: verdicts, budgets, trends of gates"
     )
 
-    budget = _add(commands, "budget", "pipeline.commands.govern:budget", "show the lifetime privacy budget")
-    budget.add_argument("action", nargs="?", choices=("show", "history", "verify"), default="show", help="(default: show)")
-    budget.add_argument("--budget", metavar="NAME", help="only this budget")
+    budget = _add(commands, "budget", "pipeline.commands.budget:budget", "show, check, back up and restore the privacy budget")
+    actions = ("show", "history", "verify", "backup", "restore", "rebuild")
+    budget.add_argument("action", nargs="?", choices=actions, default="show", help="(default: show)")
     budget.add_argument(
-        "--release", type=Path, action="append", metavar="COPY", help="verify: a copy of a release that was kept elsewhere"
+        "file", nargs="?", type=Path, metavar="FILE", help="backup: the file to write; restore: the one to read"
     )
-    budget.add_argument("--key", type=Path, action="append", metavar="PUB", help="verify: the public key that signed them")
+    budget.add_argument("--budget", metavar="NAME", help="show, history: only this budget")
+    budget.add_argument(
+        "--release", type=Path, action="append", metavar="COPY", help="not show: a copy of a release that was kept elsewhere"
+    )
+    budget.add_argument("--key", type=Path, action="append", metavar="PUB", help="the public key that signed the copies")
+    budget.add_argument("--backup", type=Path, metavar="FILE", help="rebuild: a backup to begin with, however old")
+    budget.add_argument("--by", metavar="NAME", help="restore, rebuild: who says that nothing else was spent")
+    budget.add_argument("--why", metavar="TEXT", help="restore, rebuild: how they know")
+
+
+def _watch_commands(commands) -> None:
+    health = _add(
+        commands, "health", "pipeline.commands.watch:health", "say what is well here and what is not, and how to mend it"
+    )
+    _takes_policy(health)
+    health.add_argument("--oldest", type=float, metavar="DAYS", help="the last run must not be longer ago (default: any age)")
+    metrics = _add(commands, "metrics", "pipeline.commands.watch:metrics", "print figures for Prometheus")
+    metrics.add_argument("--output", type=Path, metavar="FILE", help="write them to this file at once, for node_exporter")
 
 
 def _deployment_commands(commands) -> None:
