@@ -21,7 +21,7 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from pipeline import _attestation, _manifest, signing
+from pipeline import _attestation, _manifest, signing, storage
 from pipeline._attestation import ATTESTATION, SIGNATURE, SIGNATURES
 from pipeline._manifest import MANIFEST, File, Manifest
 from pipeline.errors import HushtuneError, IntegrityError, StageError, UsageError
@@ -59,7 +59,7 @@ class Release(Value):
 
 
 def put(home: Path, manifest: Manifest, fill: Callable[[Path], Files]) -> Release:
-    """Stage, verify, and rename into place as the next version, one publisher of a name at a time."""
+    """Stage, verify, and rename into place as the next version, one publisher of a name at a time; copy it to a store."""
     shelf = home / "releases" / manifest.name
     with told(f"Release {manifest.name}"), _turn(home, manifest.name) as mark:
         key, ledger = signing.signing_key(home), Ledger(home)
@@ -89,11 +89,13 @@ def put(home: Path, manifest: Manifest, fill: Callable[[Path], Files]) -> Releas
         _sweep(shelf)
         _point(shelf, versions(shelf)[-1].name)
         made = as_release(shelf / version, manifest.name, version)
-        _note(ledger, made, _manifest.read(made.folder))
+        whole = _manifest.read(made.folder)
+        note_release(ledger, made, whole)
+        storage.publish(home, made.folder, whole)
     return made
 
 
-def _note(ledger: Ledger, made: Release, whole: Manifest) -> None:
+def note_release(ledger: Ledger, made: Release, whole: Manifest) -> None:
     """Note a release once, approved by whom its own manifest names: who asks after a crash may be another."""
     if any(entry.detail["manifest"] == made.manifest_digest for entry in ledger.notes("release", whole.run)):
         return

@@ -86,9 +86,12 @@ def parser() -> argparse.ArgumentParser:
     _data_commands(commands)
     _evidence_commands(commands)
     _governance_commands(commands)
+    _deployment_commands(commands)
+    _watch_commands(commands)
     _policy_commands(commands)
     _model_commands(commands)
     _generation_commands(commands)
+    _study_commands(commands)
     _bench_commands(commands)
     return top
 
@@ -104,14 +107,19 @@ def _add(commands, name: str, function: str, words: str) -> argparse.ArgumentPar
     return made
 
 
+def _place(text: str) -> Path | str:
+    return text if "://" in text else Path(text)
+
+
 def _takes_data(made: argparse.ArgumentParser, *, optional: bool = False, model: bool = True) -> None:
     """DATA, the policy, and the flags that override the policy's data section."""
     made.add_argument(
         "data",
-        type=Path,
+        type=_place,
         metavar="DATA",
         nargs="?" if optional else None,
-        help="JSONL, CSV, Parquet or plain text, gzipped or not" + (" (default: the bundled example)" if optional else ""),
+        help="JSONL, CSV, Parquet or plain text, gzipped or not; a path, or a URL such as s3://BUCKET/FILE"
+        + ("; or a folder of such files (default: the bundled example)" if optional else ""),
     )
     _takes_policy(made)
     if model:
@@ -135,6 +143,11 @@ def _data_commands(commands) -> None:
 
     plan = _add(commands, "plan", "pipeline.commands.plan:plan", "say what a run would do and spend, without doing it")
     _takes_data(plan, optional=True)
+    plan.add_argument("--name", help="name of the release, with --incremental (default: the folder's name)")
+    for made in (run, plan):
+        made.add_argument(
+            "--incremental", action="store_true", help="of a folder, only files that no release of the name has read"
+        )
 
     scrub = _add(commands, "scrub", "pipeline.commands.data:scrub", "replace personal data in a file")
     _takes_data(scrub, model=False)
@@ -181,7 +194,7 @@ def _governance_commands(commands) -> None:
     approve.add_argument("--by", required=True, metavar="NAME", help="who approves")
 
     verify = _add(commands, "verify", "pipeline.commands.govern:verify", "check every byte of a release")
-    verify.add_argument("release", metavar="RELEASE", help="release name, NAME/VERSION, or folder")
+    verify.add_argument("release", metavar="RELEASE", help="release name, NAME/VERSION, folder, or URL")
     verify.add_argument("--key", type=Path, action="append", metavar="PUB", help="trust this public key instead of the home's")
     verify.add_argument("--revoked", type=Path, metavar="LIST", help="list of revocations that came with a copy")
 
@@ -202,13 +215,49 @@ def _governance_commands(commands) -> None:
         "--html", action="store_true", help="also write HOME/releases.html: verdicts, budgets, trends of gates"
     )
 
-    budget = _add(commands, "budget", "pipeline.commands.govern:budget", "show the lifetime privacy budget")
-    budget.add_argument("action", nargs="?", choices=("show", "history", "verify"), default="show", help="(default: show)")
-    budget.add_argument("--budget", metavar="NAME", help="only this budget")
+    budget = _add(commands, "budget", "pipeline.commands.budget:budget", "show, check, back up and restore the privacy budget")
+    actions = ("show", "history", "verify", "backup", "restore", "rebuild")
+    budget.add_argument("action", nargs="?", choices=actions, default="show", help="(default: show)")
     budget.add_argument(
-        "--release", type=Path, action="append", metavar="COPY", help="verify: a copy of a release that was kept elsewhere"
+        "file", nargs="?", type=Path, metavar="FILE", help="backup: the file to write; restore: the one to read"
     )
-    budget.add_argument("--key", type=Path, action="append", metavar="PUB", help="verify: the public key that signed them")
+    budget.add_argument("--budget", metavar="NAME", help="show, history: only this budget")
+    budget.add_argument(
+        "--release", type=Path, action="append", metavar="COPY", help="not show: a copy of a release that was kept elsewhere"
+    )
+    budget.add_argument("--key", type=Path, action="append", metavar="PUB", help="the public key that signed the copies")
+    budget.add_argument("--backup", type=Path, metavar="FILE", help="rebuild: a backup to begin with, however old")
+    budget.add_argument("--by", metavar="NAME", help="restore, rebuild: who says that nothing else was spent")
+    budget.add_argument("--why", metavar="TEXT", help="restore, rebuild: how they know")
+
+
+def _watch_commands(commands) -> None:
+    health = _add(
+        commands, "health", "pipeline.commands.watch:health", "say what is well here and what is not, and how to mend it"
+    )
+    _takes_policy(health)
+    health.add_argument("--oldest", type=float, metavar="DAYS", help="the last run must not be longer ago (default: any age)")
+    metrics = _add(commands, "metrics", "pipeline.commands.watch:metrics", "print figures for Prometheus")
+    metrics.add_argument("--output", type=Path, metavar="FILE", help="write them to this file at once, for node_exporter")
+
+
+def _deployment_commands(commands) -> None:
+    deploy = _add(commands, "deploy", "deploy", "run on a schedule: print the commands, or bring a server and a worker up")
+    deploy.add_argument("--up", action="store_true", help="run server, pool, deployments and a worker here, until Ctrl-C")
+    deploy.add_argument("--data", metavar="PATH", help="file or drop folder that the weekly run reads (default: HOME/inbox)")
+    _takes_policy(deploy)
+    deploy.add_argument("--name", help="name of the releases (default: the data's name)")
+    deploy.add_argument("--base-model", metavar="REF", help="base model (default: the policy's)")
+    deploy.add_argument("--incremental", action="store_true", help="read only files that no release of the name has read")
+    deploy.add_argument("--cron", default="17 2 * * 0", metavar="CRON", help="of the weekly run (default: %(default)s)")
+    deploy.add_argument(
+        "--audit-cron", default="43 3 * * *", metavar="CRON", help="of the nightly audit (default: %(default)s)"
+    )
+    deploy.add_argument(
+        "--retention-cron", default="11 5 * * *", metavar="CRON", help="of the deletions (default: %(default)s)"
+    )
+    deploy.add_argument("--timezone", default="UTC", metavar="ZONE", help="of the schedules (default: %(default)s)")
+    deploy.add_argument("--port", type=int, default=4200, metavar="N", help="of the server, with --up (default: %(default)s)")
 
 
 def _policy_commands(commands) -> None:
@@ -237,12 +286,13 @@ def _model_commands(commands) -> None:
     actions = models.add_subparsers(metavar="ACTION", required=True)
     _add(actions, "list", "pipeline.commands.models:listing", "list base models, from small to larger")
     pretrain = _add(actions, "pretrain", "pipeline.commands.models:pretrain", "pretrain a small model on public text")
-    pretrain.add_argument("texts", nargs="+", type=Path, metavar="TEXT", help="plain text or MediaWiki XML, gzipped or not")
+    what = "a recipe (.yaml, or nano: the bundled one), then or instead public text: plain or MediaWiki XML, gzipped or not"
+    pretrain.add_argument("texts", nargs="+", type=Path, metavar="RECIPE|TEXT", help=what)
     pretrain.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the model")
     for flag in ("layers", "width", "heads", "vocab", "context", "tokens", "batch", "seed"):
-        pretrain.add_argument(f"--{flag}", type=int, metavar="N")
+        pretrain.add_argument(f"--{flag}", type=int, metavar="N", help="instead of the recipe's")
     for flag in ("minutes", "learning-rate"):
-        pretrain.add_argument(f"--{flag}", type=float, metavar="X")
+        pretrain.add_argument(f"--{flag}", type=float, metavar="X", help="instead of the recipe's")
 
     pull = _add(actions, "pull", "pipeline.commands.models:pull", "fetch a base model once; offline from then on")
     pull.add_argument("model", metavar="NAME", help="a name of `hushtune models list`, or an id of the Hub")
@@ -299,6 +349,14 @@ def _takes_decoding(made: argparse.ArgumentParser, method: str, guard: str = "")
     made.add_argument("--seed", type=int, metavar="N", help="makes sampling repeatable")
     if guard:
         made.add_argument("--guard", action="store_true", help=guard)
+
+
+def _study_commands(commands) -> None:
+    study = _add(commands, "study", "study", "measure what size and privacy cost and buy, on a grid of models, ε and seeds")
+    study.add_argument(
+        "spec", type=Path, nargs="?", metavar="SPEC", help="YAML file (default: the bundled pipeline/assets/study/example.yaml)"
+    )
+    study.add_argument("--output", type=Path, metavar="DIR", help="where the page goes (default: HOME/studies/NAME)")
 
 
 def _bench_commands(commands) -> None:

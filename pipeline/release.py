@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import _attestation, _manifest, revocation, signing
+from pipeline import _attestation, _manifest, revocation, signing, storage
 from pipeline._manifest import MANIFEST, Approval, File, Manifest
 from pipeline._shelf import Adapter, Release, as_release, check, check_name, expect, fill, put, versions
 from pipeline.errors import IntegrityError, UsageError
@@ -117,12 +117,15 @@ def revoke(folder: Path, home: Path, why: str) -> revocation.Revocation:
     Raises:
         UsageError: it is no release of this home, or the reason is missing.
         IntegrityError: its manifest, or the list of revocations, was changed.
+        StageError: it is withdrawn here, and the store that releases are copied to does not know it yet.
     """
     folder = folder.resolve()
     if folder.parents[1] != (home / "releases").resolve() or not (folder / MANIFEST).is_file():
         raise UsageError(f"{folder} is no release of {home}: see `hushtune releases` for those there are.")
     manifest = _manifest.read(folder)
-    return revocation.revoke(home, manifest.name, manifest.version, digest_file(folder / MANIFEST), why)
+    made = revocation.revoke(home, manifest.name, manifest.version, digest_file(folder / MANIFEST), why)
+    storage.publish_revocations(home)
+    return made
 
 
 def of_run(home: Path, name: str, run: str) -> Release | None:

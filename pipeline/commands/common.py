@@ -10,13 +10,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline import policy as policies
-from pipeline._source import check
-from pipeline.display import Board, Line, Row
 from pipeline.policy import Policy
 from pipeline.strictness import check_name
+
+if TYPE_CHECKING:
+    from pipeline.display import Line
 
 _DATA_FLAGS = (
     "text_column",
@@ -52,10 +53,11 @@ def resolved_policy(arguments: argparse.Namespace) -> Policy:
     return policy
 
 
-def data_file(arguments: argparse.Namespace) -> Path:
-    """The data file given, or the bundled example, saying so on stderr.
+def data_file(arguments: argparse.Namespace, *, folder: bool = False) -> Path:
+    """The data given (with `folder`, or a drop folder; of a URL, a copy that goes with this process), or the bundled example.
 
     Raises:
+        UsageError: the URL holds a secret, or cannot be opened here.
         InputError: the file is missing, empty, binary or of an unknown format.
     """
     if arguments.data is None:
@@ -64,8 +66,16 @@ def data_file(arguments: argparse.Namespace) -> Path:
         path = example.path()
         print(f"No DATA given: running on the bundled example, {path.name}.", file=sys.stderr)
         return path
-    check(arguments.data)
-    return arguments.data.absolute()
+    data = arguments.data
+    if isinstance(data, str):
+        from pipeline import storage
+
+        data = storage.local(data, arguments.home)
+    if not (folder and data.is_dir()):
+        from pipeline._source import check
+
+        check(data)
+    return data.absolute()
 
 
 def quiet() -> None:
@@ -78,6 +88,8 @@ def quiet() -> None:
 @contextmanager
 def watched(name: str, unit: str = "", *, rated: bool = False) -> Iterator[Line]:
     """One live progress row on stderr."""
+    from pipeline.display import Board, Row
+
     board = Board([Row(name, unit, rated)])
     with board, board.row(name) as line:
         yield line

@@ -1,7 +1,8 @@
 """One shard of a corpus: a file of records in, files of scrubbed records and of spans out, counts as a marker that it is done.
 
-Nothing here returns or raises text: a worker process sends back counts, and any other error than our own becomes a
-StageError that names its kind only.
+Nothing here returns or raises text: a worker process is told paths and digests and sends back counts, and any other error than
+our own becomes a StageError that names its kind only. A worker may be on another machine that shares the run's folder: it
+checks what it reads there by digest, and that it is the same program.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from importlib import metadata
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.corpus import COLUMN, Part, Record, load_records, save_records
 from pipeline.errors import HushtuneError, StageError
-from pipeline.folders import Value, digest_file, write_json, write_text
+from pipeline.folders import Value, digest, digest_file, write_json, write_text
 from pipeline.policy import Scrub
 from pipeline.scrub import quasi
 from pipeline.scrub._threads import threaded
-from pipeline.scrub.detect import Detector, Span, encodable, load, second
+from pipeline.scrub.detect import MODEL, Detector, Span, encodable, load, second
 from pipeline.scrub.keys import read_key
 from pipeline.scrub.operators import operator, replace
 from pipeline.scrub.recall import Recall, planted
@@ -51,6 +54,77 @@ class Counts(Value):
     def found(self) -> int:
         """Values found, of any entity."""
         return sum(self.entities.values())
+
+
+class Job(Value):
+    """What every worker is told of one scrubbing, by a file beside the shards.
+
+    Its records, the policy's section, the files of key and probes, the share of records that are re-scanned, and `rules()`.
+    """
+
+    source: Path
+    scrub: Scrub
+    key: Path | None
+    probes: Path | None
+    share: float
+    rules: str
+
+
+class Piece(NamedTuple):
+    """One piece of the work: the job's file, and a shard; or, without one, the probes. Each file with its SHA-256."""
+
+    job: Path
+    job_digest: str
+    shard: Path | None = None
+    shard_digest: str = ""
+
+
+Described = tuple[str, tuple[Recall, ...], Sampled | None]
+"""Name of the detector, its recall on the probes, and what a sample of the records tells."""
+
+
+def pieces(job: Job, shards: Iterable[Path], folder: Path) -> list[Piece]:
+    """Write the job's file; returns the probes as a piece, and one for each shard."""
+    path = folder / "job.json"
+    write_json(path, job.model_dump(mode="json"))
+    sealed = digest_file(path)
+    return [Piece(path, sealed), *(Piece(path, sealed, shard, digest_file(shard)) for shard in shards)]
+
+
+def work(piece: Piece) -> Counts | Described:
+    """Do one piece, wherever this process runs; a shard that is done already is not done again.
+
+    Raises:
+        PolicyError, InputError: see `run` and `probe`.
+        StageError: the files are not there or differ, this is another version of the program, or anything else went wrong.
+    """
+    wrong = next((path for path, sealed in ((piece.job, piece.job_digest), (piece.shard, piece.shard_digest))
+                  if path and not _is(path, sealed)), None)  # fmt: skip
+    if wrong is not None:
+        raise StageError(
+            f"A worker does not see {wrong.name} of {wrong.parent.parent} as it was written: keep the home folder on storage "
+            "that all workers share."
+        )
+    job = Job.model_validate_json(piece.job.read_bytes())
+    if job.rules != rules():
+        raise StageError("A worker runs another version of hushtune, Presidio or spaCy: install the same on all machines.")
+    if piece.shard is None:
+        return probe(job.probes, job.scrub, job.source)
+    return done(piece.shard) or run(piece.shard, job.scrub, job.key, job.share)
+
+
+def _is(path: Path, sealed: str) -> bool:
+    try:
+        return digest_file(path) == sealed
+    except OSError:
+        return False
+
+
+@lru_cache(maxsize=1)
+def rules() -> str:
+    """Digest of everything but the policy that decides what is found: this package's code, and what it stands on."""
+    code = {path.name: digest_file(path) for path in sorted(Path(__file__).parent.glob("*.py"))}
+    return digest(code | {name: metadata.version(name) for name in ("presidio-analyzer", "spacy", MODEL)})
 
 
 def split(records: Iterable[Record], folder: Path) -> list[Path]:
@@ -91,9 +165,12 @@ def done(shard: Path) -> Counts | None:
     if not marker.is_file():
         return None
     counts = Counts.model_validate_json(marker.read_text())
-    whole = all(path.is_file() and digest_file(path) == counts.digests[path.name] for path in results(shard))
-    whole = whole and quasi_file(shard).is_file()
-    return counts if whole else None
+    return counts if whole(shard, counts) else None
+
+
+def whole(shard: Path, counts: Counts) -> bool:
+    """Whether the files of a shard's results are those that its counts speak of."""
+    return all(_is(path, counts.digests.get(path.name, "")) for path in (*results(shard), quasi_file(shard)))
 
 
 def run(shard: Path, scrub: Scrub, key: Path | None = None, share: float = 1.0) -> Counts:
@@ -113,7 +190,7 @@ def run(shard: Path, scrub: Scrub, key: Path | None = None, share: float = 1.0) 
     raise StageError(f"Records of shard {shard.stem} could not be scrubbed ({kind}): run again, finished shards are kept.")
 
 
-def probe(gold: Path | None, scrub: Scrub, source: Path) -> tuple[str, tuple[Recall, ...], Sampled | None]:
+def probe(gold: Path | None, scrub: Scrub, source: Path) -> Described:
     """The name of the detector that scrubs, its recall on the probes, and what a sample of the records tells.
 
     Errors as in `run`, and InputError for bad probes.
@@ -157,7 +234,7 @@ def _run(shard: Path, scrub: Scrub, detector: Detector, key: Path | None = None,
     save_records(records_path, scrubbed)
     write_text(spans_path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     write_text(quasi_file(shard), "".join(left))
-    digests = {path.name: digest_file(path) for path in (records_path, spans_path)}
+    digests = {path.name: digest_file(path) for path in (records_path, spans_path, quasi_file(shard))}
     counts = Counts(
         records=len(records), changed=changed, entities=dict(sorted(entities.items())), digests=digests,
         rescanned=again if second(scrub) else 0, residual=_residual(replaced, scrub),

@@ -4,31 +4,27 @@
     export(scrubbed, corpus.shape, Path("out.jsonl"), Path("spans.jsonl"))
 
 Records are cut into shards. A shard is a file and its results are files, worked on by as many processes as there are cores;
-shards that an earlier try finished are not done again, and the result does not depend on the number of processes.
+shards that an earlier try finished are not done again, and the result does not depend on who works on them, or how many.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from importlib import metadata
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pipeline.corpus import Corpus, Shape, load_records, to_line
 from pipeline.errors import IntegrityError, StageError
-from pipeline.folders import Progress, Value, check_parent, digest, digest_file, private_folder, silent, stage, write_lines
+from pipeline.folders import Progress, Value, check_parent, digest_file, private_folder, silent, stage, write_lines
+from pipeline.mapping import MOST_WORKERS, Map, cores, here, processes
 from pipeline.policy import Policy, Scrub
 from pipeline.runs import open_home
 from pipeline.scrub import _shards
-from pipeline.scrub.detect import MODEL, second
+from pipeline.scrub.detect import second
 from pipeline.scrub.keys import fingerprint, key_file, read_key
 from pipeline.scrub.labels import Labels
 from pipeline.scrub.operators import KEYED, operator
@@ -37,13 +33,10 @@ from pipeline.scrub.quasi import count as count_quasi
 from pipeline.scrub.recall import Recall
 from pipeline.scrub.sampled import Sampled
 
-_Described = tuple[str, tuple[Recall, ...], Sampled | None]
-_Whole = tuple[list[_shards.Counts], _Described, Quasi]
-_Finish = Callable[[Path, _shards.Counts], None]
-_Report = Callable[[list[_shards.Counts]], None]
+_Whole = tuple[list[_shards.Counts], _shards.Described, Quasi]
+_Report = Callable[[_shards.Counts], None]
 
 SMALL = 512  # records up to which starting processes takes longer than it saves
-MOST_WORKERS = 4
 
 
 class Scrubbed(Value):
@@ -81,6 +74,7 @@ def scrub(
     progress: Progress = silent,
     workers: int | None = None,
     key: Path | None = None,
+    mapper: Map | None = None,
 ) -> Scrubbed:
     """Scrub a corpus once for its records, the policy's section `scrub`, the probes and the rules.
 
@@ -92,12 +86,14 @@ def scrub(
         progress: told records done of records, and the figure `found` (values so far).
         key: file of the secret key (`keys.key_file`), for the operators hash, encrypt and surrogate.
         workers: processes; 1 works in this one. By default one for each core, at most four, and none for few records.
+        mapper: who works on the shards instead of this machine's processes (see `pipeline.mapping`), unless they are few.
 
     Raises:
         PolicyError: the policy names an entity that no recogniser supports, a model that is not installed, or an operator that
             needs a key where none is given.
         InputError: the probe file is not gold.
-        StageError: a shard could not be scrubbed or a process died. Finished shards are kept for the next try.
+        StageError: a shard could not be scrubbed, processes died over it, or its results are not as its worker left them.
+            Finished shards are kept for the next try.
     """
     source = corpus.folder / "records.jsonl"
     secret = read_key(key) if key is not None else None
@@ -108,22 +104,31 @@ def scrub(
         "records": digest_file(source),
         "scrub": policy.scrub.model_dump(mode="json"),
         "probes": digest_file(probes) if probes else None,
-        "rules": _rules(),
+        "rules": _shards.rules(),
         "key": fingerprint(secret) if secret else None,  # the operator's, or that of a column that is hashed
         "recognizers": digest_file(Path(policy.scrub.recognizers)) if policy.scrub.recognizers else None,
         "rescanned_by": other.name if other else None,
     }
 
-    def report(counts: list[_shards.Counts]) -> None:
-        progress(sum(count.records for count in counts), corpus.records, found=sum(count.found for count in counts))
+    told = Counter[str]()
+
+    def report(count: _shards.Counts) -> None:
+        told.update(records=count.records, found=count.found)
+        progress(told["records"], corpus.records, found=told["found"])
 
     def work(scratch: Path) -> Scrubbed:
         started = time.monotonic()
-        processes = _processes(workers, corpus.records)
         most = policy.scrub.rescan_records
         share = 1.0 if most is None else min(1.0, most / max(corpus.records, 1))
-        run = _Run(source, policy.scrub, key, probes, share)
-        counts, (detector, recall, sampled), quasi = _all(run, scratch, report, processes)
+        job = _shards.Job(
+            source=source.absolute(),
+            scrub=_anywhere(policy.scrub),
+            key=key and key.absolute(),
+            probes=probes and probes.absolute(),
+            share=share,
+            rules=_shards.rules(),
+        )
+        counts, (detector, recall, sampled), quasi = _all(job, scratch, report, _mapper(mapper, workers, corpus.records))
         return Scrubbed(
             folder=folder,
             records=sum(count.records for count in counts),
@@ -189,29 +194,25 @@ def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     return dict(sorted(sum(map(Counter, counts), Counter[str]()).items()))
 
 
-class _Run(NamedTuple):
-    """What every process is told: records, policy, key, probes, and the share of records that are re-scanned."""
-
-    source: Path
-    scrub: Scrub
-    key: Path | None
-    probes: Path | None
-    share: float
-
-
-def _all(run: _Run, scratch: Path, report: _Report, processes: int) -> _Whole:
+def _all(job: _shards.Job, scratch: Path, report: _Report, mapper: Map) -> _Whole:
     """Scrub every shard and join the results in `scratch`."""
-    folder = private_folder(scratch / "shards")
-    shards = _shards.split(load_records(run.source), folder)
+    folder = private_folder(scratch.absolute() / "shards")
+    shards = _shards.split(load_records(job.source), folder)
     counts = {shard: count for shard in shards if (count := _shards.done(shard))}
+    pieces = _shards.pieces(job, [shard for shard in shards if shard not in counts], folder)
 
-    def finish(shard: Path, count: _shards.Counts) -> None:
-        counts[shard] = count
-        report(list(counts.values()))
+    def done(index: int, result: _shards.Counts | _shards.Described) -> None:
+        shard = pieces[index].shard
+        if shard is not None and isinstance(result, _shards.Counts):
+            counts[shard] = result
+            report(result)
 
-    todo = [shard for shard in shards if shard not in counts]
-    work = _in_processes if processes > 1 else _here
-    described = work(todo, run, finish, min(processes, max(len(todo), 1)))
+    for count in counts.values():  # of an earlier try
+        report(count)
+    described, *_ = mapper(_shards.work, pieces, done)
+    for shard in shards:
+        if shard not in counts or not _shards.whole(shard, counts[shard]):
+            raise StageError(f"The results of shard {shard.stem} are not as their worker reported them: run again.")
     for name, index in (("records.jsonl", 0), ("spans.jsonl", 1)):
         write_lines(scratch / name, _lines(_shards.results(shard)[index] for shard in shards))
     quasi = count_quasi([_shards.quasi_file(shard) for shard in shards], scratch)
@@ -219,46 +220,18 @@ def _all(run: _Run, scratch: Path, report: _Report, processes: int) -> _Whole:
     return [counts[shard] for shard in shards], described, quasi
 
 
-def _here(todo: list[Path], run: _Run, finish: _Finish, processes: int) -> _Described:
-    described = _shards.probe(run.probes, run.scrub, run.source)
-    for shard in todo:
-        finish(shard, _shards.run(shard, run.scrub, run.key, run.share))
-    return described
+def _anywhere(section: Scrub) -> Scrub:
+    """The policy's section as a process in another folder reads it."""
+    return section.model_copy(update={"recognizers": str(Path(section.recognizers).absolute())} if section.recognizers else {})
 
 
-def _in_processes(todo: list[Path], run: _Run, finish: _Finish, processes: int) -> _Described:
-    """The same in processes with a detector each. They are spawned: a fork would copy locks that other threads hold."""
-    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
-    try:
-        probe = pool.submit(_shards.probe, run.probes, run.scrub, run.source)
-        futures = {pool.submit(_shards.run, shard, run.scrub, run.key, run.share): shard for shard in todo}
-        waiting: list[Future[Any]] = [probe, *futures]
-        for future in as_completed(waiting):
-            result = future.result()  # a wrong policy or probe file stops the work at once
-            if future is not probe:
-                finish(futures[future], result)
-        return probe.result()
-    except BrokenProcessPool:
-        pass
-    finally:
-        pool.shutdown(cancel_futures=True)
-    raise StageError(
-        "A scrubbing process ended early, perhaps for lack of memory: run again (finished shards are kept), with fewer workers "
-        "if it happens again."
-    )
-
-
-def _processes(workers: int | None, records: int) -> int:
-    if workers is not None:
-        return max(1, workers)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 1 if records <= SMALL else min(cores, MOST_WORKERS)
-
-
-def _rules() -> str:
-    """Digest of everything but the policy that decides what is found: this package's code, and what it stands on."""
-    code = {path.name: digest_file(path) for path in sorted(Path(__file__).parent.glob("*.py"))}
-    return digest(code | {name: metadata.version(name) for name in ("presidio-analyzer", "spacy", MODEL)})
+def _mapper(given: Map | None, workers: int | None, records: int) -> Map:
+    if workers is None and records <= SMALL:
+        return here
+    if given is not None:
+        return given
+    count = min(cores(), MOST_WORKERS) if workers is None else workers
+    return processes(count) if count > 1 else here
 
 
 def _lines(paths: Iterable[Path]) -> Iterator[str]:

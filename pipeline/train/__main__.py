@@ -1,15 +1,19 @@
 r"""The training stage of one run, by several processes: what torchrun starts.
 
-`hushtune run DATA --processes N` starts N processes on this machine. For several machines, take a run whose budget is reserved
-(its folder holds claim.json) and start on each of them, with the run's folder on storage that all share and a network that is
-as trusted as they are (gradients cross it before they are noised):
+`hushtune run DATA --processes N` starts N processes on this machine. For several machines, with the home on storage that all
+share (POSIX, with locks) and a network that is as trusted as they are (gradients cross it before they are noised):
 
-    torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29400 --rdzv-id RUN \
-        --max-restarts 0 -m pipeline.train RUN_FOLDER
+    HUSHTUNE_MACHINES=2@HOST:29400 hushtune run DATA --processes 8      # on HOST, as the others reach it
 
-with one process for each GPU. `--max-restarts 0` is torchrun's default and must stay: whether a training that failed goes on is
-for a person to say, since its steps are charged. The ledger is that of HOME or HUSHTUNE_LEDGER_URL, as seen by process 0.
-Take the run up again afterwards: its training is found finished.
+and on each other one, once the run's folder holds claim.json, with its own --node-rank from 1 on:
+
+    torchrun --nnodes 2 --node-rank 1 --master-addr HOST --master-port 29400 --nproc-per-node 8 --max-restarts 0 \
+        -m pipeline.train RUN_FOLDER
+
+with one process for each GPU, and the same number on all. Ranks are given by hand, so that process 0, which draws, noises and
+speaks to the ledger, is on HOST: the ledger is that of HOME or HUSHTUNE_LEDGER_URL, as seen there. `--max-restarts 0` must
+stay: whether a training that failed goes on is for a person to say, since its steps are charged. A machine that does not come
+within ten minutes ends the training; the run can be taken up again.
 
 Process 0 prints one JSON object a line: {"done", "total", "epsilon"} after each step. A process that fails prints {"error",
 "message"}: the kind of error and one sentence without private text. Its exit code is that of the command line.
@@ -29,7 +33,7 @@ from pipeline import policy as policies
 from pipeline.canaries import Planted
 from pipeline.errors import HushtuneError, StageError, UsageError
 from pipeline.ledger import Claim, Ledger, Spend
-from pipeline.train import distributed
+from pipeline.train import continued, distributed
 from pipeline.train.loop import train
 from pipeline.train.mechanism import Mechanism
 
@@ -68,7 +72,7 @@ def _train(folder: Path, team: distributed.Team) -> None:
     ledger = Ledger(home) if team.leads else None
     train(
         planted,
-        models.resolve(rules.model, home),
+        continued.of_run(models.resolve(rules.model, home), rules, folder),
         mechanism,
         rules,
         folder / "trained",

@@ -1,13 +1,18 @@
-"""Train a run by several processes of this machine, under torchrun."""
+"""Train a run by several processes, under torchrun: of this machine, or of several that share the run's folder.
+
+HUSHTUNE_MACHINES=COUNT@HOST:PORT says that COUNT machines train together, of which this one is the first and is HOST to the
+others. `command` is what each of the others runs. The first machine's process 0 draws, noises and speaks to the ledger.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -17,16 +22,57 @@ from pipeline.folders import Progress, finished, silent
 from pipeline.train.distributed import LOST, LostProcess
 from pipeline.train.loop import Trained
 
+MACHINES = "HUSHTUNE_MACHINES"
 _MODULE = "pipeline.train"
 _GRACE = 15.0  # seconds that torchrun has to stop its processes
+
+
+class Machines(NamedTuple):
+    """How many machines train together, and where the first is reached by the others."""
+
+    count: int
+    host: str
+    port: int
+
+
+def machines() -> Machines | None:
+    """What HUSHTUNE_MACHINES says; None for this machine alone.
+
+    Raises:
+        UsageError: it is not understood.
+    """
+    said = os.environ.get(MACHINES, "").strip()
+    found = re.fullmatch(r"([2-9]|[1-9]\d+)@([\w.-]+):(\d{1,5})", said)
+    if said and found is None:
+        raise UsageError(
+            f"{MACHINES} is not understood: set it to COUNT@HOST:PORT, where HOST is this machine as the others reach it."
+        )
+    return Machines(int(found[1]), found[2], int(found[3])) if found else None
+
+
+def command(run: Path, processes: int, together: Machines | None, rank: int = 0) -> list[str]:
+    """What starts a machine's part of a training: that of this machine, or of the one of several with `rank`.
+
+    >>> command(Path("RUN"), 8, Machines(2, "10.0.0.1", 29400), rank=1)[3:9]
+    ['--nnodes', '2', '--node-rank', '1', '--master-addr', '10.0.0.1']
+    """
+    where = ["--standalone", "--local-addr", "127.0.0.1"]
+    if together:
+        where = ["--nnodes", f"{together.count}", "--node-rank", f"{rank}", "--master-addr", together.host]
+        where += ["--master-port", f"{together.port}"]
+    return [
+        *(sys.executable, "-m", "torch.distributed.run", *where, "--nproc-per-node", f"{processes}"),
+        *("--max-restarts", "0", "--monitor-interval", "0.5", "-m", _MODULE, f"{run}"),
+    ]
 
 
 def check(processes: int) -> None:
     """Refuse a number of processes that this machine cannot run.
 
     Raises:
-        UsageError: it is below one, or above the number of GPUs where there are some.
+        UsageError: it is below one, or above the number of GPUs where there are some; or HUSHTUNE_MACHINES is not understood.
     """
+    machines()
     if processes < 1:
         raise UsageError(f"A training needs at least one process: give --processes 1 or more, not {processes}.")
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else processes
@@ -39,7 +85,7 @@ def train(run: Path, processes: int, progress: Progress = silent) -> Trained:
 
     Args:
         run: the run's folder.
-        processes: how many; they share this process's threads among themselves.
+        processes: how many on this machine; they share this process's threads among themselves.
         progress: called after each step with `epsilon`.
 
     Returns:
@@ -50,15 +96,14 @@ def train(run: Path, processes: int, progress: Progress = silent) -> Trained:
         StageError: a process was killed or fell silent; the run can be taken up again, with any number of processes.
     """
     check(processes)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    command += ["--nproc-per-node", f"{processes}", "--max-restarts", "0", "--monitor-interval", "0.5"]
-    command += ["-m", _MODULE, f"{run}"]
-    loopback = "lo0" if sys.platform == "darwin" else "lo"  # gradients do not leave this machine
+    together = machines()
     threads = max(1, torch.get_num_threads() // processes)
-    environment = {**os.environ, "OMP_NUM_THREADS": f"{threads}", "GLOO_SOCKET_IFNAME": loopback}
+    environment = {**os.environ, "OMP_NUM_THREADS": f"{threads}"}
+    if not together:  # gradients do not leave this machine
+        environment["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
     with os.fdopen(os.open(run / "torchrun.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as log:
         process = subprocess.Popen(
-            command,
+            command(run, processes, together),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,

@@ -12,6 +12,7 @@ import pytest
 from faker import Faker
 
 from pipeline import corpus as corpora
+from pipeline import mapping
 from pipeline.corpus import Corpus, Part, Record, load_records
 from pipeline.errors import HushtuneError, InputError, IntegrityError, PolicyError, StageError, UsageError
 from pipeline.folders import digest_file
@@ -145,11 +146,62 @@ def test_a_crash_loses_only_the_shard_at_hand(
         corpus, policy, tmp_path / "scrubbed", probes=None, workers=1, progress=lambda done, *_, **__: told.append(done)
     )
     assert again == ["00001.jsonl", "00003.jsonl", "00004.jsonl"]
-    assert told == [12, 16, 20]
+    assert told == [4, 8, 12, 16, 20]  # what an earlier try had done counts
     whole = scrub(corpus, policy, tmp_path / "whole", probes=None, workers=1)
     assert scrubbed.digest == whole.digest
     assert scrubbed.entities == whole.entities
     assert not (scrubbed.folder / "shards").exists()
+
+
+@pytest.mark.parametrize("spoilt", ["nothing", "a byte", "a file", "a span", "a count"])
+def test_what_a_worker_changes_or_drops_is_noticed_by_its_digest(
+    spoilt: str, policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = policy.override(scrub__detector="fast", scrub__rescan="off")
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps({"text": f"ask ann{n}@example.org"}) + "\n" for n in range(12)))
+    corpus = corpora.read(tmp_path / "data.jsonl", quick, tmp_path / "corpus")
+    monkeypatch.setattr(_shards, "RECORDS", 4)
+    monkeypatch.setattr(stage_module, "SMALL", 0)
+
+    def mapper(function: Callable, items: list, done: Callable) -> list:
+        records, spans = _shards.results(items[2].shard)
+        results = mapping.here(function, items, done if spoilt != "a count" else lambda *_: None)
+        if spoilt == "a byte":
+            records.write_bytes(records.read_bytes().replace(b"ask", b"asl", 1))
+        elif spoilt == "a file":
+            records.unlink()
+        elif spoilt == "a span":
+            spans.write_bytes(spans.read_bytes()[:-1] + b" ")
+        return results
+
+    if spoilt == "nothing":  # the control
+        assert scrub(corpus, quick, tmp_path / "scrubbed", probes=None, mapper=mapper).records == 12
+        return
+    with pytest.raises(StageError, match=r"shard 0000\d are not as their worker"):
+        scrub(corpus, quick, tmp_path / "scrubbed", probes=None, mapper=mapper)
+    assert not (tmp_path / "scrubbed").exists()
+    whole = scrub(corpus, quick, tmp_path / "scrubbed", probes=None, workers=1)  # and the next try mends it
+    assert whole.digest == scrub(corpus, quick, tmp_path / "fresh", probes=None, workers=1).digest
+
+
+def test_a_worker_refuses_other_files_and_another_version(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = tmp_path / "shards" / "00000.jsonl"
+    shard.parent.mkdir()
+    corpora.save_records(shard, [Record("r", "u", (Part("text", "ask ann@example.org"),))])
+    quick = policy.override(scrub__detector="fast", scrub__rescan="off").scrub
+    job = _shards.Job(source=shard, scrub=quick, key=None, probes=None, share=1.0, rules=_shards.rules())
+    _, piece = _shards.pieces(job, [shard], shard.parent)
+    assert isinstance(_shards.work(piece), _shards.Counts)
+    shard.write_bytes(shard.read_bytes() + b"\n")
+    with pytest.raises(StageError, match=r"does not see 00000\.jsonl"):
+        _shards.work(piece)
+    with pytest.raises(StageError, match=r"does not see job\.json"):
+        _shards.work(piece._replace(job=tmp_path / "elsewhere" / "job.json"))
+    monkeypatch.setattr(_shards, "rules", lambda: "other")
+    with pytest.raises(StageError, match="another version"):
+        _shards.work(_shards.pieces(job, [shard], shard.parent)[1])
 
 
 @pytest.mark.parametrize("operator", ["hash", "surrogate", "placeholder"])
@@ -321,9 +373,12 @@ def test_export_refuses_changed_records_and_missing_folders(read: Reader, policy
 
 
 def test_processes_follow_the_size_of_the_work() -> None:
-    assert stage_module._processes(None, stage_module.SMALL) == 1
-    assert 1 <= stage_module._processes(None, 10**6) <= stage_module.MOST_WORKERS
-    assert stage_module._processes(3, 1) == 3
+    assert stage_module._mapper(None, None, stage_module.SMALL) is mapping.here
+    assert stage_module._mapper(None, 1, 10**6) is mapping.here
+    assert stage_module._mapper(None, 2, 1) is not mapping.here
+    given = lambda *_: []  # noqa: E731
+    assert stage_module._mapper(given, None, 10**6) is given
+    assert stage_module._mapper(given, None, 1) is mapping.here  # not worth starting anything
 
 
 def test_long_records_close_a_shard_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -279,3 +280,43 @@ def test_numbers_of_processes_that_cannot_run_are_refused(monkeypatch: pytest.Mo
     monkeypatch.setattr(launch.torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UsageError, match="1 GPUs"):
         launch.check(2)
+
+
+@pytest.mark.slow
+def test_two_machines_take_the_update_that_two_processes_take(
+    both: Both, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two torchruns that meet by address, as on two machines: the draws and the noise are still those of process 0 alone."""
+    job = make(tmp_path, len(FORCED), draws=FORCED, checkpoint=20.0)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setattr(launch, "_MODULE", "tests.train.worker")
+    monkeypatch.setenv(launch.MACHINES, f"2@127.0.0.1:{port}")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    other = subprocess.Popen(
+        launch.command(job.folder, 1, launch.machines(), rank=1), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        trained = launch.train(job.folder, 1)
+        assert other.wait(120) == 0
+    finally:
+        other.kill()
+    one, two = (load_file(t.adapter / "adapter_model.safetensors") for t in (trained, both.trained))
+    assert one.keys() == two.keys()
+    assert max(float((one[key] - two[key]).abs().max()) for key in one) < 1e-5
+    assert recorded(job) == list(range(1, len(FORCED) + 1))  # once each, by one of them
+    ranks = [json.loads((job.folder / f"found-{rank}.json").read_text()) for rank in range(2)]
+    assert len(ranks) == 2
+
+
+@pytest.mark.parametrize("said", ["1@host:29400", "2", "2@host", "two@host:1", "2@:29400", "2@a b:1"])
+def test_machines_that_are_not_understood_are_refused(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(launch.MACHINES, said)
+    with pytest.raises(UsageError, match="COUNT@HOST:PORT"):
+        launch.check(1)
+    monkeypatch.setenv(launch.MACHINES, "16@10.0.0.1:29400")
+    assert launch.machines() == (16, "10.0.0.1", 29400)
+    monkeypatch.delenv(launch.MACHINES)
+    assert launch.machines() is None
+    assert "--standalone" in launch.command(Path("run"), 2, None)
