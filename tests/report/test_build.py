@@ -352,5 +352,5 @@ class TestPublicTextAndAnswers:
         content = sample.asked()
         rows = {row["title"]: row for row in content["utility"]["completions"]["rows"]}
         assert [rows["ROUGE-L"][who]["value"] for who in ("base", "tuned", "control")] == [0.08, 0.27, 0.34]
-        assert "ROUGE-L of the base model 8 %" in content["utility"]["completions"]["picture"]["alt"]
+        assert "base model 8.0" in content["utility"]["completions"]["picture"]["alt"]
         assert 'data-at="/utility/completions/rows/1/control/value"' in render(content)
