@@ -1,14 +1,14 @@
 # Each command does all of its own set-up: a .venv from constraints.txt, made again when that or pyproject.toml changes.
 #   make run    the main job on the bundled example      make test      the test suite
 #   make lint   style and types                          make test-all  slow tests too
-#   make bench  speed against stock LoRA and Opacus
+#   make bench  speed against stock LoRA and Opacus              make deploy    server, schedules and a worker, until Ctrl-C
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test test-all lint bench setup
+.PHONY: run test test-all lint bench deploy setup
 .DEFAULT_GOAL := run
 
 run: setup
@@ -27,6 +27,9 @@ lint: setup
 
 bench: setup
 	@$(BIN)/hushtune bench train --shape nano --shape gpt2 --shape smollm2-135m --json
+
+deploy: setup
+	@$(BIN)/hushtune deploy --up
 
 setup: .venv/ready
 

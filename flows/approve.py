@@ -1,32 +1,37 @@
-"""The approval flow: publish a run that awaits a person's yes, from Prefect's page or a schedule of one's own."""
+"""The approval flow: publish a run that awaits a person's yes, from Prefect's page."""
 
-from pathlib import Path
+import json
 
 from prefect import flow, task
 from prefect.states import Completed, State
 
-from flows import stages
+from flows import endings, stages
+from flows.parameters import Approval
 from pipeline import approval, runs
 from pipeline.release import Release
 
 
 @task(name="approve", **stages.BARE)
-def publish(run: str, by: str, home: Path) -> Release:
+def publish(job: Approval) -> Release:
     """Publish exactly the bytes that were audited."""
-    return stages.clean("approve", None, lambda: approval.approve(runs.find(home.absolute(), run), by))
+    return stages.clean("approve", None, lambda: approval.approve(runs.find(job.folder, job.run), job.by))
+
+
+def _epsilon(made: Release) -> float:
+    """What the release promises, by its report."""
+    return json.loads((made.folder / "report.json").read_text(encoding="utf-8"))["promise"]["epsilon"]
 
 
 @flow(name="approve", retries=0, persist_result=False, log_prints=False)
-def approve(run: str, by: str, home: Path = Path("hushtune-home")) -> State:
+def approve(job: Approval) -> State:
     """Approve a run and release it.
 
     Args:
-        run: id of a run that awaits approval.
-        by: who approves; where the policy asks for four eyes, another than the submitter.
-        home: folder of all state.
+        job: the run that awaits approval, and who approves; where the policy asks for four eyes, another than the submitter.
 
     Returns:
         Completed "Released".
     """
-    made = publish(run, by, home)
+    made = publish(job)
+    endings.emit("released", job.run, name=made.name, version=made.version, epsilon=_epsilon(made))
     return Completed(name="Released", message=f"{made.name} {made.version}, approved by {approval.approver(made)}", data=made)

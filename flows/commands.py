@@ -21,7 +21,6 @@ from flows.outcome import Outcome
 from pipeline import resume, runs, storage
 from pipeline.commands.common import data_file, quiet, resolved_policy
 from pipeline.errors import BudgetExhausted, HushtuneError, StageError, UsageError
-from pipeline.policy import Policy, load
 from pipeline.runs import Run
 
 EXITS = {"released": 0, "rejected": 3, "inconclusive": 3, "awaiting_approval": 5}
@@ -37,16 +36,23 @@ def run(arguments: argparse.Namespace) -> int:
     job: Run | None = None
     try:
         policy = resolved_policy(arguments)
-        data = data_file(arguments)
+        data = data_file(arguments, folder=True)
         _check(arguments.processes)
         name = arguments.name or ("example" if arguments.data is None else runs.name_for(data))
-        job = _job(runs.open_home(arguments.home), name, policy, data, new=arguments.new)
-        outcome = _finetune(job, data, runs.keep_policy(job.folder, policy), arguments.processes)
+        home = runs.open_home(arguments.home)
+        opened = resume.open_run(home, name, policy, data, new=arguments.new, incremental=arguments.incremental)
+        if opened is None:
+            return _nothing_new(arguments, name, data)
+        job = opened.run
+        for sentence in opened.said:
+            print(sentence, file=sys.stderr)
+        runs.keep_policy(job.folder, policy)
+        outcome = _finetune(job, data, job.folder / "policy.json", arguments.processes)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_stopped(job)) from None
     except HushtuneError as error:
         if job is not None and isinstance(error, UsageError):
-            _forget(job)
+            resume.forget(job)
         if arguments.json:
             _print_json(_failure(job, error))
         raise
@@ -59,19 +65,13 @@ def run(arguments: argparse.Namespace) -> int:
     return EXITS[outcome.status]
 
 
-def _job(home: Path, name: str, policy: Policy, data: Path, *, new: bool) -> Run:
-    """The interrupted run of the same name, policy and data, or a new one; says on stderr which it takes up or leaves."""
-    runs.check_name(name)
-    budget = policy.privacy.lifetime.budget
-    wanted = resume.identity(name, policy, data)
-    if new:
-        for sentence in resume.leave(home, wanted, budget):
-            print(sentence, file=sys.stderr)
-    elif (job := resume.take_up(home, wanted)) is not None:
-        where = resume.stands(job, budget)
-        print(f"Taking up run {job.id}, interrupted: {where} (--new starts another one instead).", file=sys.stderr)
-        return job
-    return resume.begin(home, wanted)
+def _nothing_new(arguments: argparse.Namespace, name: str, data: Path) -> int:
+    """Say that a folder holds nothing that is not in a release already; 0, for nothing is wrong."""
+    sentence = f"Nothing new in {data} since the releases of {name}: nothing was done, and nothing spent."
+    print(sentence, file=sys.stderr)
+    if arguments.json:
+        _print_json(_empty("nothing_new", None))
+    return 0
 
 
 def _check(processes: int) -> None:
@@ -95,9 +95,11 @@ def _finetune(job: Run, data: Path, policy: Path, processes: int) -> Outcome:
             heavy = functools.partial(importlib.import_module, "flows.finetune")  # imported while the server starts
             until_the_end.enter_context(server.running(job.home, heavy))
         from flows.finetune import finetune
+        from flows.parameters import Finetune
 
         state = finetune(
-            data=data, policy=str(policy), home=job.home, name=job.name, run=job.id, processes=processes, return_state=True
+            Finetune(data=str(data), policy=str(policy), home=str(job.home), name=job.name, run=job.id, processes=processes),
+            return_state=True,
         )
         result: Any = state.result(raise_on_failure=False)
     if isinstance(result, Outcome):
@@ -109,40 +111,26 @@ def _finetune(job: Run, data: Path, policy: Path, processes: int) -> Outcome:
 
 def _stopped(job: Run | None) -> str:
     """Tidy up after Ctrl-C and say what stays."""
-    if job is None or not (_reserved(job) or any(job.folder.glob("*/stage.json"))):
+    if job is None or not (resume.has_reserved(job) or any(job.folder.glob("*/stage.json"))):
         if job is not None:
             shutil.rmtree(job.folder, ignore_errors=True)
         return "Stopped by you before any privacy was spent; nothing of the run is left."
-    spent = "what it reserved stays charged in full" if _reserved(job) else "no privacy was spent"
+    spent = "what it reserved stays charged in full" if resume.has_reserved(job) else "no privacy was spent"
     return (
         f"Stopped by you: {spent}; the same command goes on with run {job.id}, whose folder {job.folder} stays, and --new "
         "starts another one."
     )
 
 
-def _forget(job: Run) -> bool:
-    """Remove the folder of a run that has reserved nothing; says whether it did."""
-    if _reserved(job):
-        return False
-    shutil.rmtree(job.folder, ignore_errors=True)
-    return True
-
-
-def _reserved(job: Run) -> bool:
-    """Whether the run has taken anything out of a budget; the ledger knows it before the run's folder does."""
-    if (job.folder / "claim.json").exists():
-        return True
-    kept = job.folder / "policy.json"
-    if not kept.exists():
-        return False
-    return resume.charge(job.home, job.id, load(kept).privacy.lifetime.budget) is not None
-
-
 def _failure(job: Run | None, error: HushtuneError) -> dict[str, Any]:
     """What --json prints for a run without a verdict: the keys that scripts read, and the sentence."""
     status = "budget_exhausted" if isinstance(error, BudgetExhausted) else "error"
+    return _empty(status, job) | {"error": str(error)}
+
+
+def _empty(status: str, job: Run | None) -> dict[str, Any]:
     nothing = dict.fromkeys(("release", "report", "epsilon", "delta", "unit"))
-    return {"status": status, "run": job.id if job else None, "error": str(error), "gates": {}, **nothing}
+    return {"status": status, "run": job.id if job else None, "gates": {}, **nothing}
 
 
 def _print_json(content: dict[str, Any]) -> None:

@@ -4,72 +4,71 @@ from pathlib import Path
 
 from prefect import flow
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed, State
+from prefect.states import State
 
-from flows import tasks
-from flows.outcome import Outcome
-from pipeline.errors import BudgetExhausted
+from flows import endings, limits, tasks
+from flows.parameters import Finetune
+from flows.tasks import Opened
+from pipeline import resume, runs
+from pipeline.errors import BudgetExhausted, BusyError, UsageError
 
 
 def _name() -> str:
-    """Name of the flow run in Prefect: that of the run."""
-    given = flow_run.parameters
-    return given["run"] or given["name"] or Path(given["data"]).name
+    """Name of the flow run in Prefect: that of the run, once it is known."""
+    job = Finetune.model_validate(flow_run.parameters["job"])
+    return job.run or job.name or Path(job.data).name
 
 
 @flow(name="finetune", flow_run_name=_name, retries=0, persist_result=False, log_prints=False)
-def finetune(
-    data: Path,
-    policy: str = "default",
-    home: Path = Path("hushtune-home"),
-    name: str | None = None,
-    run: str | None = None,
-    base_model: str | None = None,
-    processes: int = 1,
-) -> State:
+def finetune(job: Finetune) -> State:
     """Fine-tune on private text, audit, judge, and release only if every gate passes.
 
-    Prefect stores these parameters in its database: paths and names, never text.
-
     Args:
-        data: the records.
-        policy: preset, or path of a policy file.
-        home: folder of all state.
-        name: what the release is called; the data file's name by default.
-        run: id of a run to take up again; a new one by default.
-        base_model: overrides the policy's.
-        processes: that train together on this machine.
+        job: what to run. Prefect stores it in its database: paths and names, never text.
 
     Returns:
-        Completed "Released" or "AwaitingApproval", Failed "Rejected", "Inconclusive" or "BudgetExhausted".
+        Completed "Released", "AwaitingApproval" or "NothingNew", Failed "Rejected", "Inconclusive", "BudgetExhausted",
+        "TimedOut" or "AtWork" (another process works on the run).
     """
-    job, rules, base = tasks.open_run(data, policy, home, name, run, base_model)
-    corpus = tasks.read(job, rules, data)
-    probes = tasks.probe(job, rules)
-    scrubbed = tasks.scrub(job, rules, corpus, probes)
-    planted = tasks.plant(job, rules, scrubbed, base)
     try:
-        plan = tasks.reserve(job, rules, corpus, planted, base)
-    except BudgetExhausted as error:
-        return Failed(name="BudgetExhausted", message=str(error), data=error)
-    trained, standing = tasks.train(job, rules, planted, base, plan, processes)
-    evidence = tasks.audit(job, rules, corpus, scrubbed, planted, trained)
-    verdict = tasks.judge(job, rules, evidence)
-    page = tasks.report(job, rules, corpus, scrubbed, planted, trained, evidence, verdict, standing)
+        opened = tasks.open_run(job)
+    except BusyError as error:
+        return endings.at_work(job, error)
+    if opened is None:
+        return endings.nothing_new(job)
+    try:
+        return _line(opened, job.processes)
+    except TimeoutError as error:
+        return endings.timed_out(opened.run, error)
+    except UsageError:
+        if job.run is None:
+            resume.forget(opened.run)
+        raise
+    finally:
+        if job.run is None:
+            runs.let_go(opened.run.folder)
+
+
+def _line(opened: Opened, processes: int) -> State:
+    run, rules, base = opened.run, opened.rules, opened.base
+    corpus = tasks.read(run, rules, opened.intake)
+    probes = tasks.probe(run, rules)
+    scrubbed = tasks.scrub(run, rules, corpus, probes)
+    planted = tasks.plant(run, rules, scrubbed, base)
+    with limits.one_trainer(rules.privacy.lifetime.budget):
+        try:
+            plan = tasks.reserve(run, rules, corpus, planted, base)
+        except BudgetExhausted as error:
+            return endings.budget_exhausted(run, rules, error)
+        trained, standing = tasks.train(run, rules, planted, base, plan, processes)
+    evidence = tasks.audit(run, rules, corpus, scrubbed, planted, trained)
+    verdict = tasks.judge(run, rules, evidence)
+    page = tasks.report(run, rules, corpus, scrubbed, planted, trained, evidence, verdict, standing)
     made = None
     if verdict.status == "released":
-        made = tasks.publish(job, rules, base, trained, page)
+        made = tasks.publish(run, rules, base, trained, page)
     elif verdict.status == "awaiting_approval":
-        tasks.hold(job, rules, base, trained, page)
+        tasks.hold(run, rules, base, trained, page)
     else:
-        tasks.discard(job, rules)
-    return _ending(tasks.outcome(job, rules, trained, verdict, standing, page, made))
-
-
-def _ending(outcome: Outcome) -> State:
-    if outcome.status == "released":
-        return Completed(name="Released", message=f"{outcome.name} {outcome.version}", data=outcome)
-    if outcome.status == "awaiting_approval":
-        return Completed(name="AwaitingApproval", message=f"Run {outcome.run} awaits approval.", data=outcome)
-    name = "Inconclusive" if outcome.status == "inconclusive" else "Rejected"
-    return Failed(name=name, message=" ".join(outcome.reasons), data=outcome)
+        tasks.discard(run, rules)
+    return endings.ended(tasks.outcome(run, rules, trained, verdict, standing, page, made))

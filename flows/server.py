@@ -1,4 +1,5 @@
-"""Prefect's API for one command: the server that PREFECT_API_URL (or a profile) names, or one of our own that ends with it.
+"""Prefect's API for one command: the server that PREFECT_API_URL (or a profile) names, that of a `hushtune deploy --up` on the
+same home, or one of our own that ends with the command.
 
 Our own server is Prefect's ephemeral one, started in a session of its own, so that Ctrl-C reaches the run alone and the run's
 last state is still recorded; it ends when our end of its standard input closes, however this process ends. Services that one
@@ -6,6 +7,7 @@ run does not need are off. Its database is PREFECT_HOME/prefect.db, HUSHTUNE_HOM
 """
 
 import contextlib
+import json
 import logging
 import os
 import socket
@@ -50,6 +52,14 @@ def configure(home: Path) -> None:
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
 
 
+_is_ours = False
+
+
+def is_ours() -> bool:
+    """Whether this process has a server of its own, which no other run uses and nobody looks at."""
+    return _is_ours
+
+
 @contextlib.contextmanager
 def running(home: Path, meanwhile: Callable[[], object]) -> Iterator[None]:
     """Provide Prefect's API while the context is open; `meanwhile` is called once, as our own server starts.
@@ -60,23 +70,37 @@ def running(home: Path, meanwhile: Callable[[], object]) -> Iterator[None]:
     configure(home)
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    if named := PREFECT_API_URL.value():
-        if not _answers(named, seconds=10):
+    if named := PREFECT_API_URL.value() or _beside():
+        if not answers(named, seconds=10):
             raise StageError(f"Prefect's server at {named} does not answer: start it, or unset PREFECT_API_URL.")
         meanwhile()
-        try:
-            yield
-        finally:
-            _flush_logs()
-        return
-    with _process(Path(os.environ["PREFECT_HOME"]).expanduser() / "server.log") as (process, log):
-        meanwhile()
-        url = _wait(process, log)
-        with temporary_settings({PREFECT_API_URL: url}):
+        with temporary_settings({PREFECT_API_URL: named}):
             try:
                 yield
             finally:
                 _flush_logs()
+        return
+    with _process(Path(os.environ["PREFECT_HOME"]).expanduser() / "server.log") as (process, log):
+        meanwhile()
+        url = _wait(process, log)
+        global _is_ours
+        with temporary_settings({PREFECT_API_URL: url}):
+            _is_ours = True
+            try:
+                yield
+            finally:
+                _is_ours = False
+                _flush_logs()
+
+
+def _beside() -> str | None:
+    """URL of the server that a `hushtune deploy --up` runs on this home, or None."""
+    try:
+        noted = (Path(os.environ["PREFECT_HOME"]).expanduser() / "up.json").read_text(encoding="utf-8")
+        url = json.loads(noted)["url"]
+    except (OSError, ValueError, LookupError):
+        return None
+    return url if answers(url, seconds=5) else None  # one that was killed left its note behind
 
 
 @contextlib.contextmanager
@@ -109,13 +133,13 @@ def _wait(process: subprocess.Popen[bytes], log: Path) -> str:
     url = f"http://127.0.0.1:{port}/api"
     end = time.monotonic() + seconds
     while port and process.poll() is None and time.monotonic() < end:
-        if _answers(url, seconds):
+        if answers(url, seconds):
             return url
         time.sleep(0.05)
     raise StageError(f"Prefect's server did not start within {seconds} s: see {log}, or name a running one by PREFECT_API_URL.")
 
 
-def _answers(url: str, seconds: float) -> bool:
+def answers(url: str, seconds: float) -> bool:
     """Whether a server is there; what it answers does not matter."""
     try:
         urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{url}/health", timeout=seconds).close()

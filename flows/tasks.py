@@ -4,23 +4,27 @@ import json
 import secrets
 from pathlib import Path
 
-from prefect import task
+from prefect import get_run_logger, task
 
 from flows import runners, stages
 from flows.outcome import Gate, Outcome
-from pipeline import anchors, approval, cohorts, facts, gates, models, policy, retention, runs, waivers
+from flows.parameters import Finetune
+from pipeline import anchors, approval, cohorts, facts, gates, models, policy, resume, retention, runs, storage, waivers
 from pipeline import audit as attacks
 from pipeline import corpus as corpora
+from pipeline import intake as intakes
 from pipeline import release as releases
 from pipeline import report as reports
 from pipeline import scrub as scrubbing
 from pipeline.audit import Evidence
 from pipeline.canaries import Planted
 from pipeline.canaries import plant as plant_canaries
+from pipeline.commands.common import quiet
 from pipeline.corpus import Corpus
 from pipeline.display import Line
 from pipeline.folders import Value, digest, write_json, write_text
 from pipeline.gates import Verdict
+from pipeline.intake import Intake
 from pipeline.ledger import Claim, Ledger, Standing
 from pipeline.models import Base
 from pipeline.policy import Policy
@@ -42,29 +46,53 @@ class Plan(Value):
     claim: Claim
 
 
+class Opened(Value):
+    """A run to work on: its folder, its rules, its base model, and the files that it reads."""
+
+    run: Run
+    rules: Policy
+    base: Base
+    intake: Intake
+
+
 @task(name="open", **stages.BARE)
-def open_run(
-    data: Path, policy_name: str, home: Path, name: str | None, run: str | None, base_model: str | None
-) -> tuple[Run, Policy, Base]:
-    """Make the run's folder, write the resolved policy into it, and find the base model."""
+def open_run(job: Finetune) -> Opened | None:
+    """Take up the run named, or the interrupted one of the same identity, or begin another; None where nothing is new."""
+    return stages.clean("open", None, lambda: _opened(job))
 
-    def work() -> tuple[Run, Policy, Base]:
-        opened = runs.start(home, name or runs.name_for(data), run)
-        runs.hold(opened.folder)
-        rules = policy.load(policy_name).override(model=base_model)
-        check_name(rules)
-        runs.keep_policy(opened.folder, rules)
-        facts.start(opened.folder, f"hushtune run {data.name} --policy {rules.name} --name {opened.name}")
-        return opened, rules, models.resolve(rules.model, opened.home)
 
-    return stages.clean("open", None, work)
+def _opened(job: Finetune) -> Opened | None:
+    quiet()
+    rules = policy.load(job.policy).override(model=job.base_model)
+    check_name(rules)
+    home = runs.open_home(job.folder)
+    data = storage.local(job.data, home)
+    name, base = job.name or runs.name_for(data), models.resolve(rules.model, home)
+    if job.run is not None:
+        run = runs.start(home, name, job.run)
+        runs.hold(run.folder)
+        began = intakes.kept(run.folder)
+        files = began if began and began.path == data.expanduser().absolute() else intakes.of(data)
+    else:
+        found = resume.open_run(home, name, rules, data, incremental=job.incremental)
+        if found is None:
+            return None
+        run, files = found.run, found.intake
+        for sentence in found.said:
+            get_run_logger().info(sentence)
+    stages.rename(run)
+    runs.keep_policy(run.folder, rules)
+    facts.start(run.folder, f"hushtune run {data.name} --policy {rules.name} --name {run.name}")
+    return Opened(run=run, rules=rules, base=base, intake=files)
 
 
 @stages.stage("read")
-def read(line: Line, run: Run, rules: Policy, data: Path) -> Corpus:
+def read(line: Line, run: Run, rules: Policy, intake: Intake) -> Corpus:
     """Read the data into the run's folder."""
-    corpus = corpora.read(data, rules, run.folder / "corpus", progress=line)
-    line.say(f"{corpus.records:,} records of {corpus.units:,} {'people' if corpus.has_units else 'records'}")
+    intakes.check_unchanged(intake)
+    corpus = corpora.read(intake, rules, run.folder / "corpus", progress=line)
+    files = f" in {len(intake.files)} files" if intake.is_folder else ""
+    line.say(f"{corpus.records:,} records of {corpus.units:,} {'people' if corpus.has_units else 'records'}{files}")
     return corpus
 
 

@@ -36,7 +36,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from pipeline.errors import IntegrityError, StageError, UsageError
+from pipeline.errors import IntegrityError, StageError, TransientError, UsageError
 
 # How long a writer queues: the longest hold is a reservation that composes a long history.
 _PATIENCE_SECONDS = 120
@@ -157,7 +157,8 @@ class Database:
         said = " ".join(str(cause).split())
         if isinstance(cause, sqlite3.DatabaseError) and not isinstance(cause, sqlite3.OperationalError):
             raise IntegrityError(f"The ledger {self.name} cannot be read as one ({said}): restore it from a backup.")
-        raise StageError(f"The ledger {self.name} cannot be used ({said}): free the database or the disk and try again.")
+        kind = StageError if "full" in said else TransientError  # a full disk does not mend itself
+        raise kind(f"The ledger {self.name} cannot be used ({said}): free the database or the disk and try again.")
 
 
 def _url(where: Path | str) -> URL:

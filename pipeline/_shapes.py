@@ -51,16 +51,19 @@ class Shaped(NamedTuple):
 
 
 class Shaper:
-    """Makes records out of rows. The first row that fits settles the shape, the first kept one whether there are units."""
+    """Makes records out of rows. The first row that fits settles the shape, the first kept one whether there are units.
 
-    def __init__(self, source: Source, data: Data, *, with_columns: bool = False):
+    `after` is the shaper of the file before in the same corpus, whose shape, units and numbers go on.
+    """
+
+    def __init__(self, source: Source, data: Data, *, with_columns: bool = False, after: Shaper | None = None):
         if source.format == "text":  # its one column has no name that a policy could give
             data = data.model_copy(update={key: _DEFAULT[key] for keys in _SHAPES.values() for key in keys})
         self._source, self._data, self._with_columns = source, data, with_columns
         self._pattern = re.compile(data.unit_pattern) if data.unit_pattern else None
-        self._rows = 0
-        self.shape: Shape | None = None
-        self.has_units: bool | None = None
+        self._rows = after._rows if after else 0
+        self.shape: Shape | None = after.shape if after else None
+        self.has_units: bool | None = after.has_units if after else None
 
     def shaped(self, row: Row) -> Shaped | str:
         """The row's record, or why it is refused (it has no text).
@@ -88,6 +91,8 @@ class Shaper:
         for column in rules:
             if column not in row.values:
                 raise self._missing(row, column, "columns")
+        for own in (self._data.id_column, self._data.unit_column):
+            rules.pop(own, None)  # these stand beside the parts; what leaves of them is said at the end
         return tuple(Part(f"{COLUMN}{rule}:{column}", self._cell(row, column)) for column, rule in rules.items())
 
     def _cell(self, row: Row, column: str) -> str:

@@ -86,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     _data_commands(commands)
     _evidence_commands(commands)
     _governance_commands(commands)
+    _deployment_commands(commands)
     _policy_commands(commands)
     _model_commands(commands)
     _generation_commands(commands)
@@ -116,7 +117,7 @@ def _takes_data(made: argparse.ArgumentParser, *, optional: bool = False, model:
         metavar="DATA",
         nargs="?" if optional else None,
         help="JSONL, CSV, Parquet or plain text, gzipped or not; a path, or a URL such as s3://BUCKET/FILE"
-        + (" (default: the bundled example)" if optional else ""),
+        + ("; or a folder of such files (default: the bundled example)" if optional else ""),
     )
     _takes_policy(made)
     if model:
@@ -140,6 +141,11 @@ def _data_commands(commands) -> None:
 
     plan = _add(commands, "plan", "pipeline.commands.plan:plan", "say what a run would do and spend, without doing it")
     _takes_data(plan, optional=True)
+    plan.add_argument("--name", help="name of the release, with --incremental (default: the folder's name)")
+    for made in (run, plan):
+        made.add_argument(
+            "--incremental", action="store_true", help="of a folder, only files that no release of the name has read"
+        )
 
     scrub = _add(commands, "scrub", "pipeline.commands.data:scrub", "replace personal data in a file")
     _takes_data(scrub, model=False)
@@ -214,6 +220,25 @@ def _governance_commands(commands) -> None:
         "--release", type=Path, action="append", metavar="COPY", help="verify: a copy of a release that was kept elsewhere"
     )
     budget.add_argument("--key", type=Path, action="append", metavar="PUB", help="verify: the public key that signed them")
+
+
+def _deployment_commands(commands) -> None:
+    deploy = _add(commands, "deploy", "deploy", "run on a schedule: print the commands, or bring a server and a worker up")
+    deploy.add_argument("--up", action="store_true", help="run server, pool, deployments and a worker here, until Ctrl-C")
+    deploy.add_argument("--data", metavar="PATH", help="file or drop folder that the weekly run reads (default: HOME/inbox)")
+    _takes_policy(deploy)
+    deploy.add_argument("--name", help="name of the releases (default: the data's name)")
+    deploy.add_argument("--base-model", metavar="REF", help="base model (default: the policy's)")
+    deploy.add_argument("--incremental", action="store_true", help="read only files that no release of the name has read")
+    deploy.add_argument("--cron", default="17 2 * * 0", metavar="CRON", help="of the weekly run (default: %(default)s)")
+    deploy.add_argument(
+        "--audit-cron", default="43 3 * * *", metavar="CRON", help="of the nightly audit (default: %(default)s)"
+    )
+    deploy.add_argument(
+        "--retention-cron", default="11 5 * * *", metavar="CRON", help="of the deletions (default: %(default)s)"
+    )
+    deploy.add_argument("--timezone", default="UTC", metavar="ZONE", help="of the schedules (default: %(default)s)")
+    deploy.add_argument("--port", type=int, default=4200, metavar="N", help="of the server, with --up (default: %(default)s)")
 
 
 def _policy_commands(commands) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, TextIO
 
@@ -85,6 +85,8 @@ class Line:
 
     def __init__(self, row: Row, live: Progress | None = None, task: TaskID | None = None, board: Board | None = None) -> None:
         self.row = row
+        self.told: Callable[[int, int], None] | None = None
+        """Called with each progress, for whoever follows from elsewhere."""
         self._board = board
         self._live, self._task = live, task
         self._started = time.monotonic()
@@ -99,12 +101,18 @@ class Line:
         if self._board is not None:
             self._board.go_on()
         self._done, self._total, self._figures = done, total, figures
+        if self.told is not None:
+            self.told(done, total)
         if self._live is not None and self._task is not None:
             self._live.update(self._task, completed=done, total=total, words=self.text())
 
     def say(self, words: str) -> None:
         """Replace the figures of the row by its outcome."""
         self._words = words
+
+    def said(self) -> str:
+        """The outcome of the row, or its figures where none was given."""
+        return self._words or self.text()
 
     def seconds(self) -> float:
         """Seconds since the stage began."""
@@ -119,7 +127,7 @@ class Line:
 
     def end(self, *, well: bool, console: Console) -> None:
         """Close the row: with a tick or a cross on a terminal, as one plain line elsewhere."""
-        words = self._words or self.text()
+        words = self.said()
         if self._live is not None and self._task is not None:
             total = self._total or 1
             done = total if well else self._done

@@ -4,8 +4,10 @@
     ├── UsageError                exit 2   the call, the policy or the input is wrong
     │   ├── PolicyError                    a policy file or key
     │   ├── InputError                     the data: a file, a line, a column
-    │   └── ModelError                     a base model that is unknown, absent or unfit
+    │   ├── ModelError                     a base model that is unknown, absent or unfit
+    │   └── BusyError                      another process works on the run
     ├── StageError                         a stage could not finish its work
+    │   └── TransientError                 a fault that may pass: a locked database, the network, a busy disk
     ├── IntegrityError                     bytes that differ from their digest or signature
     └── BudgetExhausted           exit 4   the lifetime privacy budget does not hold this run
 
@@ -40,8 +42,16 @@ class ModelError(UsageError):
     """A base model is unknown, not here, or cannot serve this run."""
 
 
+class BusyError(UsageError):
+    """Another process works on the run."""
+
+
 class StageError(HushtuneError):
     """A stage of the line could not finish; nothing half-written is left behind."""
+
+
+class TransientError(StageError):
+    """A stage stopped on a fault that may pass by itself: a locked database, the network, a busy disk."""
 
 
 class IntegrityError(HushtuneError):

@@ -50,7 +50,8 @@ class Data(Section):
     unit_pattern: str | None = Field(default=None, description="regular expression; its first match in the column is the unit")
     columns: dict[str, Literal["drop", "keep", "scrub", "hash"]] = Field(
         default_factory=dict,
-        description="what `hushtune scrub` does with further columns of a structured file; those not named are dropped",
+        description="what `hushtune scrub` does with further columns of a structured file (those not named are dropped) and "
+        "with ids and units (of those not named, it replaces what is plainly somebody's name, address or number)",
     )
     limit: int | None = Field(default=None, ge=1, description="read at most this many records")
     held_out: float = Field(default=0.1, gt=0, le=0.5, description="share of the units kept out of training, for the audit")

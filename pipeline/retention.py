@@ -37,6 +37,7 @@ _KINDS: Mapping[str, tuple[str, ...]] = {
     "review": ("review*", "audits/*/*.html", "traceback.txt", "trained/losses.jsonl"),
 }
 _KEPT = "stage.json"  # a stage's value holds paths, digests and counts: the report can be written again without the text
+_AUDITED = ("corpus", "scrubbed", "planted", "trained/adapter")
 _WEIGHTS = ("trained/adapter", "candidate")
 
 
@@ -86,6 +87,12 @@ def sweep(home: Path, ledger: Ledger, now: datetime | None = None) -> list[Delet
     for one in pending:
         _remove(home / "runs" / one.run, one, ledger)
     return [*pending, *_delete(home, due(home, ledger, now), ledger)]
+
+
+def missing(run: Path, ledger: Ledger) -> tuple[str, ...]:
+    """Which of the folders that an audit reads are deleted, as the ledger notes."""
+    noted = {entry.detail["path"] for entry in ledger.notes("delete", run.name)}
+    return tuple(path for path in _AUDITED if any(one == path or one.startswith(f"{path}/") for one in noted))
 
 
 def _is_at_work(run: Path) -> bool:

@@ -8,18 +8,19 @@ import json
 import os
 import re
 import secrets
+import socket
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from pipeline.errors import UsageError
+from pipeline.errors import BusyError, UsageError
 from pipeline.folders import Value, private_folder, write_text
 from pipeline.policy import Policy
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$"  # a name and its date
+ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$"  # a name and its date
 
 
 class Run(Value):
@@ -58,7 +59,7 @@ def start(home: Path, name: str, run: str | None = None) -> Run:
     """
     check_name(name)
     if run is not None:
-        check_name(run, _ID)
+        check_name(run, ID)
     made = Run(name=name, id=run or new_id(name), home=open_home(home))
     private_folder(made.folder.parent)
     private_folder(made.folder)
@@ -85,7 +86,8 @@ def hold(folder: Path) -> None:
     """Keep every other process away from a run until `let_go` or this process's end, however it ends; twice is fine.
 
     Raises:
-        UsageError: another process works on the run, or its disk knows no locks.
+        BusyError: another process works on the run.
+        UsageError: its disk knows no locks.
     """
     folder = folder.absolute()
     if folder in _held:
@@ -94,14 +96,19 @@ def hold(folder: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        who = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip()
         os.close(descriptor)
         if not isinstance(error, BlockingIOError):
             raise UsageError(
                 f"The folder {folder} cannot be locked ({error.strerror}): put the home folder on a disk that knows locks."
             ) from None
-        raise UsageError(
-            f"Run {folder.name} is being worked on by another process: wait until it ends, or start another run with --new."
+        raise BusyError(
+            f"Run {folder.name} is being worked on by another process{f' ({who})' if who else ''}: wait until it ends, or "
+            "start another run with --new."
         ) from None
+    with contextlib.suppress(OSError):  # who holds it is a courtesy; a full disk does not make the lock less firm
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}"[:64].encode("ascii", "replace"), 0)
     _held[folder] = descriptor
 
 

@@ -30,6 +30,7 @@ SENTINEL = "zq-private-sentinel-7731"
 CONTRACT = {
     "run", "plan", "scrub", "recall", "audit", "report", "approve", "verify", "releases", "budget", "policy", "models",
     "generate", "synthesize", "bench", "revoke", "keys", "retention",
+    "deploy",
 }  # fmt: skip
 
 
@@ -65,8 +66,8 @@ def test_every_command_has_help_and_a_function(path, capsys):
     assert "--json" in out
     assert "exit codes" in out
     function = COMMANDS[path].get_default("function")
-    if path == ("run",):
-        assert function == "run"
+    if path in (("run",), ("deploy",)):
+        assert function == path[0]
     else:
         module, _, name = function.partition(":")
         assert callable(getattr(importlib.import_module(module), name))
@@ -146,7 +147,10 @@ def test_the_project_declares_the_entry_point():
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["entry-points"]["hushtune.commands"] == {"run": "flows.commands:run"}
+    assert project["entry-points"]["hushtune.commands"] == {
+        "run": "flows.commands:run",
+        "deploy": "flows.deploy:deploy",
+    }
     assert project["scripts"]["hushtune"] == "pipeline.cli:main"
 
 

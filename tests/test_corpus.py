@@ -335,7 +335,7 @@ GOOD = [{"text": f"{SENTINEL} {at}"} for at in range(6)]
 def test_no_file_to_read(tmp_path):
     assert "does not exist" in refusal(tmp_path / "missing.jsonl", tmp_path)
     (tmp_path / "folder.jsonl").mkdir()
-    assert "is a folder" in refusal(tmp_path / "folder.jsonl", tmp_path)
+    assert "holds no data file" in refusal(tmp_path / "folder.jsonl", tmp_path)
     assert "no known ending" in refusal(put(tmp_path, "notes.docx", SENTINEL), tmp_path)
 
 

@@ -47,9 +47,14 @@ class Attack:
         registered: bool,
         claimed: bool = True,
         sources: tuple[Path, Path] | None = None,
+        seed: int | None = None,
     ) -> None:
-        """`registered`: the ledger holds the manifest's digest from before training; `claimed`: ε is, by a known mechanism."""
+        """`registered`: the ledger holds the manifest's digest from before training; `claimed`: ε is, by a known mechanism.
+
+        `seed`: of a later audit's own draws.
+        """
         self._claimed = claimed
+        self._seed = int(manifest.seed, 16) if seed is None else seed
         self.seconds: dict[str, float] = {}
         self._trained, self._manifest, self._policy, self._progress = trained, manifest, policy, progress
         self._alpha = policy.audit.alpha
@@ -262,7 +267,7 @@ class Attack:
 
     def _rng(self, purpose: str) -> np.random.Generator:
         """A generator of its own for each purpose, seeded from the sealed manifest: nobody can choose a lucky draw."""
-        return np.random.default_rng([int(self._manifest.seed, 16), zlib.crc32(purpose.encode())])
+        return np.random.default_rng([self._seed, zlib.crc32(purpose.encode())])
 
     def _ticker(self, attack: str) -> Callable[[int], None]:
         return lambda tokens: self._advance(tokens, attack=attack)

@@ -33,6 +33,7 @@ def audit(
     registered: bool,
     claimed: bool = True,
     corpus: Corpus | None = None,
+    seed: int | None = None,
     progress: Progress = silent,
 ) -> Evidence:
     """Attack a trained adapter and write down what was found.
@@ -47,6 +48,8 @@ def audit(
         registered: the ledger holds the manifest's digest, from before the first step (`Ledger.manifests`).
         claimed: False for an adapter whose training is not known: no figure then speaks of what was promised.
         corpus: what was read. Without it, the games on removed values are not played, and their figures are absent.
+        seed: of the draws of an audit that is done again, which whoever draws it notes in the ledger. By default the sealed
+            manifest's, so that a run's own audit cannot be drawn until one passes.
         progress: told tokens run of tokens in all, and the figures `attack` and, while they are ranked, `canaries`.
 
     Returns:
@@ -69,11 +72,15 @@ def audit(
         "claimed": claimed,
         "originals": corpus.fingerprint if corpus else None,
     }
+    if seed is not None:
+        inputs["seed"] = seed
     sources = (corpus.folder / "records.jsonl", scrubbed.folder) if corpus else None
 
     def work(partial: Path) -> Evidence:
         manifest = _sealed(planted, trained)
-        attack = Attack(planted, trained, manifest, policy, progress, registered=registered, claimed=claimed, sources=sources)
+        attack = Attack(
+            planted, trained, manifest, policy, progress, registered=registered, claimed=claimed, sources=sources, seed=seed
+        )
         figures = [*(_promised(trained) if claimed else []), *_recall(scrubbed)]
         series: Series = {}
         parts = attack.canaries, attack.exposure, attack.membership, attack.extraction, attack.games

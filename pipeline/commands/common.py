@@ -52,8 +52,8 @@ def resolved_policy(arguments: argparse.Namespace) -> Policy:
     return policy
 
 
-def data_file(arguments: argparse.Namespace) -> Path:
-    """The data file given (of a URL, a copy that goes with this process), or the bundled example, saying so on stderr.
+def data_file(arguments: argparse.Namespace, *, folder: bool = False) -> Path:
+    """The data given (with `folder`, or a drop folder; of a URL, a copy that goes with this process), or the bundled example.
 
     Raises:
         UsageError: the URL holds a secret, or cannot be opened here.
@@ -70,7 +70,8 @@ def data_file(arguments: argparse.Namespace) -> Path:
         from pipeline import storage
 
         data = storage.local(data, arguments.home)
-    check(data)
+    if not (folder and data.is_dir()):
+        check(data)
     return data.absolute()
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
+import fcntl
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline import runs
 from pipeline.commands.common import answer, columns, data_file, quiet, resolved_policy, watched
 from pipeline.errors import UsageError
+from pipeline.folders import check_parent, private_folder
 
 
 def scrub(arguments: argparse.Namespace) -> int:
@@ -17,20 +22,21 @@ def scrub(arguments: argparse.Namespace) -> int:
     policy, data = resolved_policy(arguments), data_file(arguments)
     from pipeline import corpus as corpora
     from pipeline import scrub as scrubbing
+    from pipeline.scrub.keys import read_key
+    from pipeline.scrub.labels import Labels
     from pipeline.scrub.review import write_page
 
-    where = arguments.output.absolute().parent
-    if not where.is_dir():
-        raise UsageError(f"The folder {where} does not exist: make it, or write elsewhere.")
-    with tempfile.TemporaryDirectory(prefix=".hushtune-", dir=where) as name:
-        folder = Path(name)
+    for path in (arguments.output, arguments.spans):
+        if path is not None:
+            check_parent(path)
+    with _workplace(arguments.output) as folder:
         with watched("read") as line:
             corpus = corpora.read(data, policy, folder / "corpus", progress=line, with_columns=True)
+        key = scrubbing.key_for(policy, arguments.home)
+        labels = Labels(policy, read_key(key) if key else None)
         with watched("scrub", "records", rated=True) as line:
-            scrubbed = scrubbing.scrub(
-                corpus, policy, folder / "scrubbed", probes=None, progress=line, key=scrubbing.key_for(policy, arguments.home)
-            )
-        scrubbing.export(scrubbed, corpus.shape, arguments.output, arguments.spans)
+            scrubbed = scrubbing.scrub(corpus, policy, folder / "scrubbed", probes=None, progress=line, key=key)
+        scrubbing.export(scrubbed, corpus.shape, arguments.output, arguments.spans, labels=labels)
         page = arguments.output.with_name(f"{arguments.output.name}.review.html") if arguments.sample else None
         if page:
             write_page(scrubbed, corpus.folder / "records.jsonl", page, arguments.sample)
@@ -47,10 +53,38 @@ def scrub(arguments: argparse.Namespace) -> int:
         "rescanned_by": scrubbed.rescanned_by,
         "residual": scrubbed.residual,
         "review": str(page) if page else None,
+        "labels_replaced": labels.count,
     }
     text = f"{arguments.output}: {replaced:,} values replaced in {scrubbed.changed:,} of {scrubbed.records:,} records."
+    text += f"\n{labels.count:,} ids and units were names, addresses or numbers of people." if labels.count else ""
     answer(arguments, content, f"{text}\n{columns(sorted(scrubbed.entities.items()))}" if scrubbed.entities else text)
     return 0
+
+
+@contextmanager
+def _workplace(output: Path) -> Iterator[Path]:
+    """A private folder beside the output, which a killed or failed try leaves if it finished a part, to be gone on from.
+
+    Raises:
+        UsageError: another process writes the same output.
+    """
+    folder = private_folder(output.absolute().with_name(f".{output.name}.hushtune"))
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"Another process is writing {output}: wait until it ends, or write elsewhere.") from None
+        except OSError:  # a disk that knows no locks: nobody else can be told
+            pass
+        try:
+            yield folder
+        except BaseException:
+            if any(folder.glob("scrubbed.partial/shards/*.json")):
+                print(f"What is finished is kept in {folder}, with the text as it is: run again to go on.", file=sys.stderr)
+            else:
+                shutil.rmtree(folder)
+            raise
+        shutil.rmtree(folder)
 
 
 def recall(arguments: argparse.Namespace) -> int:

@@ -12,10 +12,12 @@ from pipeline import policy as policies
 from pipeline import runs
 from pipeline.commands.common import answer, columns, quiet, watched
 from pipeline.errors import IntegrityError, StageError, UsageError
-from pipeline.folders import Value, digest_file, digest_folder, finished, private_folder
+from pipeline.folders import Progress, Value, digest_file, digest_folder, finished, private_folder, silent
 
 if TYPE_CHECKING:
+    from pipeline.audit import Evidence
     from pipeline.canaries import Planted
+    from pipeline.gates import Verdict
     from pipeline.policy import Policy
     from pipeline.train.loop import Trained
 
@@ -29,39 +31,18 @@ def audit(arguments: argparse.Namespace) -> int:
         return _self_test(arguments)
     if arguments.target is None:
         raise UsageError("Say what to audit: a run, a release, or the folder of an adapter; or give --self-test.")
-    from pipeline import audit as attacks
-    from pipeline import gates, waivers
     from pipeline.canaries import Planted
-    from pipeline.corpus import Corpus
-    from pipeline.ledger import Ledger
-    from pipeline.scrub import Scrubbed
     from pipeline.train.loop import Trained
 
     adapter = _adapter(arguments)
-    folder = _audited_run(arguments.target, arguments.home) if adapter is None else runs.find(arguments.home, arguments.run)
+    folder = audited_run(arguments.target, arguments.home) if adapter is None else runs.find(arguments.home, arguments.run)
     policy = policies.load(arguments.policy or folder / "policy.json")
-    planted, scrubbed = stored(folder, "planted", Planted), stored(folder, "scrubbed", Scrubbed)
-    corpus = stored(folder, "corpus", Corpus)
     if adapter is None:
         trained = stored(folder, "trained", Trained)
     else:
-        trained = _from_elsewhere(adapter, planted, policy, arguments)
-    ledger = Ledger(folder.parent.parent)
-    registered = planted.manifest_digest in ledger.manifests(folder.name)
-    fresh = private_folder(folder / "audits") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        trained = _from_elsewhere(adapter, stored(folder, "planted", Planted), policy, arguments)
     with watched("audit") as line:
-        evidence = attacks.audit(
-            planted,
-            trained,
-            scrubbed,
-            policy,
-            fresh,
-            registered=registered,
-            claimed=adapter is None,
-            corpus=corpus,
-            progress=line,
-        )
-    verdict = gates.judge(policy, evidence, waivers.load(arguments.home, policy, ledger), ledger.now().date())
+        evidence, verdict = again(folder, policy, arguments.home, trained, claimed=adapter is None, progress=line)
     content = {
         "run": folder.name,
         "adapter": str(trained.adapter),
@@ -70,11 +51,55 @@ def audit(arguments: argparse.Namespace) -> int:
         "reasons": verdict.reasons,
         "figures": {name: figure.model_dump(mode="json") for name, figure in evidence.figures.items()},
         "seconds": evidence.seconds,
-        "evidence": str(fresh),
+        "evidence": str(evidence.folder),
     }
     rows = [(gate.name, "pass" if gate.passed else "waived" if gate.waiver else "FAIL", gate.why) for gate in verdict.gates]
-    answer(arguments, content, columns(rows, ("gate", "", "why")) + f"\nEvidence: {fresh / 'evidence.json'}")
+    answer(arguments, content, columns(rows, ("gate", "", "why")) + f"\nEvidence: {evidence.folder / 'evidence.json'}")
     return 3 if verdict.status in ("rejected", "inconclusive") else 0
+
+
+def again(
+    folder: Path,
+    policy: Policy,
+    home: Path,
+    trained: Trained,
+    *,
+    claimed: bool = True,
+    seed: int | None = None,
+    progress: Progress = silent,
+) -> tuple[Evidence, Verdict]:
+    """Attack a run's adapter, or another one, on the run's records, in a folder below RUN/audits, and judge what is found.
+
+    Args:
+        folder: the run's folder.
+        policy: by which it is attacked and judged.
+        home: whose waivers count.
+        trained: the adapter; another than the run's own is not `claimed` to be trained as the run says.
+        claimed: see `pipeline.audit.audit`.
+        seed: of draws of its own, noted in the ledger; by default the draws are those of the run's first audit.
+        progress: see `pipeline.audit.audit`.
+
+    Raises:
+        StageError: the run did not get so far.
+    """
+    from pipeline import audit as attacks
+    from pipeline import gates, waivers
+    from pipeline.canaries import Planted
+    from pipeline.corpus import Corpus
+    from pipeline.ledger import Ledger
+    from pipeline.scrub import Scrubbed
+
+    planted, scrubbed = stored(folder, "planted", Planted), stored(folder, "scrubbed", Scrubbed)
+    corpus, ledger = stored(folder, "corpus", Corpus), Ledger(folder.parent.parent)
+    registered = planted.manifest_digest in ledger.manifests(folder.name)
+    fresh = private_folder(folder / "audits") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    if seed is not None:
+        ledger.note(folder.name, "audit again", {"seed": seed, "folder": fresh.name})  # before it is known how it ends
+    evidence = attacks.audit(
+        planted, trained, scrubbed, policy, fresh, registered=registered, claimed=claimed, corpus=corpus, seed=seed,
+        progress=progress,
+    )  # fmt: skip
+    return evidence, gates.judge(policy, evidence, waivers.load(home, policy, ledger), ledger.now().date())
 
 
 def _self_test(arguments: argparse.Namespace) -> int:
@@ -148,8 +173,13 @@ def stored(folder: Path, name: str, kind: type[T]) -> T:
     return value
 
 
-def _audited_run(target: str, home: Path) -> Path:
-    """The run folder of a run, or that of a release, whose adapter must be the run's."""
+def audited_run(target: str, home: Path) -> Path:
+    """The run folder of a run, or that of a release, whose adapter must be the run's.
+
+    Raises:
+        UsageError: there is no such run or release.
+        IntegrityError: the release does not verify, or the run's adapter is another.
+    """
     from pipeline import release
     from pipeline.commands.govern import release_folder
 

@@ -65,14 +65,17 @@ class Plan(Value):
 def plan(arguments: argparse.Namespace) -> int:
     """Print what a run would do."""
     quiet()
-    policy, data = resolved_policy(arguments), data_file(arguments)
+    policy, data = resolved_policy(arguments), data_file(arguments, folder=True)
     from pipeline import corpus as corpora
-    from pipeline import models
+    from pipeline import intake, models, runs
 
+    files = intake.of(data)
+    if arguments.incremental:
+        files = files.without(intake.released(arguments.home, arguments.name or runs.name_for(data)))
     base = models.resolve(policy.model, arguments.home)
     where = arguments.home if arguments.home.is_dir() else None
     with tempfile.TemporaryDirectory(prefix="plan-", dir=where) as folder, watched("read") as line:
-        corpus = corpora.read(data, policy, Path(folder) / "corpus", progress=line)
+        corpus = corpora.read(files, policy, Path(folder) / "corpus", progress=line)
         made = forecast(policy, corpus, base, arguments.home)
     answer(arguments, made.model_dump(mode="json"), _text(made, policy, base))
     return 0

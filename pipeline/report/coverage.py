@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.report.formats import plural
-from pipeline.report.frameworks import FACTS, FRAMEWORKS, IDENTIFIERS, Framework, Row
+from pipeline.report.frameworks import FACTS, FRAMEWORKS, IDENTIFIERS, Framework, Identifier, Row
 from pipeline.report.names import entity as kind_name
 
 NOTE = (
@@ -37,8 +37,7 @@ def coverage(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _framework(framework: Framework, content: Mapping[str, Any]) -> dict[str, Any]:
     rows = [_row(row, content) for row in framework.rows]
-    if framework.key == "hipaa":
-        rows += [_identifier(letter, what, kinds, content) for letter, what, kinds in IDENTIFIERS]
+    rows += [_identifier(one, content) for one in IDENTIFIERS.get(framework.key, ())]
     counts = {status: sum(row["status"] == status for row in rows) for status in ("covered", "partly", "not")}
     return {
         "key": framework.key,
@@ -84,29 +83,24 @@ def _measured(content: Any, pointer: str) -> bool:
     return content is not None and content is not False
 
 
-def _identifier(letter: str, what: str, kinds: tuple[str, ...], content: Mapping[str, Any]) -> dict[str, Any]:
-    """One of the eighteen identifiers: its recognisers, and the lowest recall that was measured for any of them."""
+def _identifier(one: Identifier, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Something that identifies: its recognisers, and the lowest recall that was measured for any of them."""
     scrubbing = content["scrubbing"]
     looked, rows = set(scrubbing["looked_for"]), {row["entity"]: row for row in scrubbing["entities"]}
-    here = [kind for kind in kinds if kind in looked]
+    here = [kind for kind in one.kinds if kind in looked]
     found = {kind: pair for kind in here if (pair := _worst(rows.get(kind))) is not None}
     measured = list(found.values())
     worst = min(measured, key=lambda pair: pair["low"], default=None)
-    whole = len(here) == len(kinds) == len(measured) and worst is not None and worst["low"] >= _limit(content) and letter != "R"
-    lacking = [f"no recogniser for {kind_name(kind)}" for kind in kinds if kind not in here]
+    whole = len(here) == len(one.kinds) == len(measured) and worst is not None and worst["low"] >= _limit(content)
+    lacking = [f"no recogniser for {kind_name(kind)}" for kind in one.kinds if kind not in here]
     lacking += [f"recall on {kind_name(kind)}" for kind in here if kind not in found]
-    rest = {
-        "P": "The pipeline reads text only; there is no recogniser for it.",
-        "Q": "The pipeline reads text only; there is no recogniser for it.",
-        "L": "There is no recogniser for it.",
-        "R": "What else identifies somebody in this data is for people to say.",
-    }.get(letter, "")
+    rest = one.rest
     if measured and worst is not None and worst["low"] < _limit(content):
         rest = "The lower bound of its recall is below the limit that the policy sets."
     return {
-        "ref": f"(b)(2)(i)({letter})",
-        "what": what,
-        "status": "covered" if whole else "partly" if here else "not",
+        "ref": one.ref,
+        "what": one.what,
+        "status": "covered" if whole and not one.rest else "partly" if here else "not",
         "evidence": [{"section": "scrubbing", "title": kind_name(kind)} for kind in here],
         "missing": lacking,
         "rest": rest,

@@ -35,11 +35,12 @@ class Framework(NamedTuple):
 
 
 class Identifier(NamedTuple):
-    """One of HIPAA's eighteen identifiers: its letter, its name, and the kinds of value by which it is looked for."""
+    """Something that identifies: reference, what it is, the kinds of value by which it is looked for, what people must add."""
 
-    letter: str
+    ref: str
     what: str
     kinds: tuple[str, ...]
+    rest: str = ""
 
 
 def _row(content: dict[str, Any]) -> Row:
@@ -52,4 +53,7 @@ FACTS = {name: Fact(fact["section"], fact["title"], tuple(fact["pointers"])) for
 FRAMEWORKS = tuple(
     Framework(one["key"], one["title"], one["source"], tuple(map(_row, one["rows"]))) for one in _CONTENT["frameworks"]
 )
-IDENTIFIERS = tuple(Identifier(one["letter"], one["what"], tuple(one["kinds"])) for one in _CONTENT["identifiers"])
+IDENTIFIERS = {
+    key: tuple(Identifier(one["ref"], one["what"], tuple(one["kinds"]), one.get("rest", "")) for one in _CONTENT[name])
+    for key, name in (("hipaa", "identifiers"), ("gdpr", "factors"))
+}

@@ -27,10 +27,11 @@ _KEPT = frozenset(
 )
 
 
-def shifted(text: str, offset: timedelta) -> str | None:
+def shifted(text: str, offset: timedelta, *, day_first: bool = False) -> str | None:
     """The text with its dates moved; None where it holds something that is no date with at least a year.
 
-    A weekday beside a date stays, as offsets are whole weeks. A month or a year without its day moves from its middle.
+    `day_first` says how 3/4/2020 is read, where only one of the two numbers could be a month it is read as that. A weekday
+    beside a date stays, as offsets are whole weeks. A month or a year without its day moves from its middle.
 
     >>> shifted("Tuesday, 3 March 1964", timedelta(weeks=5))
     'Tuesday, 7 April 1964'
@@ -40,7 +41,7 @@ def shifted(text: str, offset: timedelta) -> str | None:
         if found and _nothing_else(form.sub(" ", text)):
             pieces, end = [], 0
             for match in found:
-                new = _moved(match, offset)
+                new = _moved(match, offset, day_first)
                 if new is None:
                     return None
                 pieces += [text[end : match.start()], new]
@@ -50,18 +51,18 @@ def shifted(text: str, offset: timedelta) -> str | None:
 
 
 def _nothing_else(rest: str) -> bool:
-    rest = re.sub(r"\d{1,2}:\d{2}(?::\d{2})?", " ", _WEEKDAY.sub(" ", rest))
+    rest = re.sub(r"\d{1,2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?", " ", _WEEKDAY.sub(" ", rest))
     return not re.search(r"\d", rest) and all(word.lower() in _KEPT for word in _LETTERS.findall(rest))
 
 
-def _moved(match: re.Match[str], offset: timedelta) -> str | None:
+def _moved(match: re.Match[str], offset: timedelta, day_first: bool) -> str | None:
     parts: dict[str, Any] = match.groupdict()
     year, short = int(parts["year"]), len(parts["year"]) == 2
     year += (2000 if year < 50 else 1900) if short else 0
     month, day = parts.get("month"), int(parts.get("day") or 15)
     if parts.get("first"):
         first, second = int(parts["first"]), int(parts["second"])
-        day_first = first > 12 or (second <= 12 and parts["gap"] == ".")
+        day_first = first > 12 or (second <= 12 and (day_first or parts["gap"] == "."))
         day, month = (first, second) if day_first else (second, first)
         names = ("first", "second") if day_first else ("second", "first")
     else:

@@ -20,13 +20,19 @@ _TLD = (
 _WORDLIKE = "me|is|in|it|at|be|no|so|us|my|to|am|id|name|care|support|health|bank|law|pro|club|travel|email|store|shop"
 _LINK_CHARACTERS = r"[^\s<>\"'()\[\]{}]"
 _NO_FULL_STOP = r"(?<![.,;:!?])"
-_AT = r"(?:\(at\)|\[at\]|\{at\}|[ ]at[ ])"
-_DOT = r"(?:[ ]?(?:\(dot\)|\[dot\]|[ ]dot[ ]|\.)[ ]?)"
+_AT = r"(?:[(\[{<_*-]at[)\]}>_*-]|[ ]at[ ])"
+_DOT_WORD = r"(?:[ ]?(?:[(\[{<_*-]dot[)\]}>_*-]|[ ]dot[ ])[ ]?)"
+_DOT = rf"(?:{_DOT_WORD}|[ ]?\.[ ]?)"
 
 _EMAIL = (
     Rule(r"[\w.+%'&=~-]{1,128}[ ]?@(?:[ ]|\r?\n(?:>[ ]?){0,9})?(?:[\w-]{1,63}\.){1,8}[\w-]{2,63}", 1.0),
     Rule(r"[\w.+%'&=~/-]{1,128}@\p{L}[\w-]{1,63}", STRONG),  # addresses of an intranet have no dot
-    Rule(rf"(?i)(?<![\w.+-])[\w.+-]{{1,64}}[ ]?{_AT}[ ]?[\w-]{{1,63}}(?:{_DOT}[\w-]{{2,63}}){{0,3}}{_DOT}(?:{_TLD})\b", STRONG),
+    Rule(r"[\w.+-]{1,64}[ ]@[ ][\w-]{1,63}(?:[ ]\.[ ][\w-]{2,63}){1,4}\b", STRONG),
+    Rule(
+        rf"(?i)(?<![\w.+-])[\w.+-]{{1,64}}(?:{_DOT_WORD}[\w.+-]{{1,64}}){{0,3}}[ ]?{_AT}[ ]?"
+        rf"[\w-]{{1,63}}(?:{_DOT}[\w-]{{2,63}}){{0,3}}{_DOT}(?:{_TLD})\b",
+        STRONG,
+    ),
 )
 _URL = (
     Rule(rf"(?i)\b(?:https?|ftps?|sftp|ssh|file|ldaps?)://{_LINK_CHARACTERS}{{1,2000}}{_NO_FULL_STOP}", 1.0),

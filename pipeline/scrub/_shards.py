@@ -226,7 +226,7 @@ def _run(shard: Path, scrub: Scrub, detector: Detector, key: Path | None = None,
             replaced += new
             again += 1
         scrubbed.append(_with_texts(record, [text for text, _ in new]))
-        left.append(quasi.to_line(record.unit, quasi.features(scrubbed[-1], [places for _, places in new])))
+        left.append(quasi.to_line(record.unit, quasi.features(scrubbed[-1], [places for _, places in new], scrub.entities)))
         changed += any(spans for _, spans in parts)
         entities.update(span.entity for _, spans in parts for span in spans)
         lines.append(_line(record.id, [spans for _, spans in parts]))

@@ -1,9 +1,10 @@
 """Quasi-identifiers that remain after scrubbing: how many people their combinations single out.
 
 Looked for in the scrubbed records, outside of what was replaced: the gender of pronouns and titles, ages, years, countries,
-occupations and family, and the values of columns that the policy keeps. Two people are alike if all that remains of both is
-equal; the sizes of these classes are k-anonymity's (Sweeney 2002, definition 3). A person with none is in the class of those
-with none. Only these kinds are looked for, so the figure is a floor: a reader of free text can know more.
+occupations and family, amounts and traits where the policy does not replace them, and the values of columns that it keeps. Two
+people are alike if all that remains of both is equal; class sizes are those of k-anonymity (Sweeney 2002, definition 3).
+A person with none is in the class of those with none. Only these kinds are looked for, so the figure is a floor: a reader of
+free text can know more.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import regex
@@ -20,6 +21,7 @@ import regex
 from pipeline.corpus import COLUMN, Record
 from pipeline.folders import Value
 from pipeline.scrub._patterns import RULES
+from pipeline.scrub._secrets import FAIR
 from pipeline.scrub._words import COUNTRIES
 
 SIZES: tuple[str, ...] = ("1", "2", "3-5", "6-10", ">10")
@@ -39,7 +41,10 @@ _WORK = regex.compile(
     r"waitress|welder|writer)s?\b"
 )
 _YEAR, _DIGITS = regex.compile(r"(?<![\w./-])(?:19|20)\d{2}(?![\w/-]|\.\d)"), regex.compile(r"\d+")
-_AGE = [regex.compile(rule.pattern) for rule in RULES["AGE"]]
+_RULES = {
+    kind: [regex.compile(rule.pattern) for rule in RULES[kind] if rule.score >= FAIR] for kind in ("AGE", "AMOUNT", "TRAIT")
+}
+_ARTICLE = regex.compile(r"\A(?:an?|the) ")
 _COUNTRY = regex.compile(rf"(?i)(?<!\w)(?:{COUNTRIES})(?!\w)")
 
 
@@ -52,12 +57,15 @@ class Quasi(Value):
     kinds: dict[str, int]
 
 
-def features(record: Record, places: Sequence[Sequence[tuple[int, int]]]) -> set[tuple[str, str]]:
+def features(
+    record: Record, places: Sequence[Sequence[tuple[int, int]]], replaced: Collection[str] = ()
+) -> set[tuple[str, str]]:
     """Kind and value of the quasi-identifiers of a scrubbed record.
 
     Args:
         record: scrubbed.
         places: for each part, where replacements stand in it.
+        replaced: entities that were looked for: where AMOUNT and TRAIT are among them, none are left to look for here.
     """
     found: set[tuple[str, str]] = set()
     female = male = 0
@@ -67,10 +75,19 @@ def features(record: Record, places: Sequence[Sequence[tuple[int, int]]]) -> set
             continue
         text = _outside(part.text, taken)
         female, male = female + len(_FEMALE.findall(text)), male + len(_MALE.findall(text))
-        found.update(("age", _years(match.group())) for rule in _AGE for match in rule.finditer(text))
+        found.update(("age", _years(match.group())) for rule in _RULES["AGE"] for match in rule.finditer(text))
         for kind, pattern in (("year", _YEAR), ("country", _COUNTRY), ("occupation", _WORK), ("family", _FAMILY)):
             found.update((kind, match.group().lower()) for match in pattern.finditer(text))
+        said = {value for _, value in found}
+        for kind in ("AMOUNT", "TRAIT"):
+            for rule in () if kind in replaced else _RULES[kind]:
+                found.update((kind.lower(), value) for value in _values(rule, text) if value not in said)
     return found | ({("gender", "f" if female > male else "m")} if female != male else set())
+
+
+def _values(rule: regex.Pattern[str], text: str) -> Iterator[str]:
+    for match in rule.finditer(text):
+        yield _ARTICLE.sub("", match["value" if "value" in rule.groupindex else 0].lower())
 
 
 def _years(age: str) -> str:

@@ -25,6 +25,7 @@ from pipeline.runs import open_home
 from pipeline.scrub import _shards
 from pipeline.scrub.detect import second
 from pipeline.scrub.keys import fingerprint, key_file, read_key
+from pipeline.scrub.labels import Labels
 from pipeline.scrub.operators import KEYED, operator
 from pipeline.scrub.quasi import Quasi
 from pipeline.scrub.quasi import count as count_quasi
@@ -153,7 +154,7 @@ def key_for(policy: Policy, home: Path) -> Path | None:
     return key_file(open_home(home)) if keyed else None
 
 
-def export(scrubbed: Scrubbed, shape: Shape, output: Path, spans: Path | None = None) -> int:
+def export(scrubbed: Scrubbed, shape: Shape, output: Path, spans: Path | None = None, *, labels: Labels | None = None) -> int:
     """Write the scrubbed records in the shape they came in, and the spans, as JSON Lines; returns how many records.
 
     Both files are written whole or not at all, mode 0600.
@@ -163,6 +164,7 @@ def export(scrubbed: Scrubbed, shape: Shape, output: Path, spans: Path | None = 
         shape: `corpus.shape`: text, completion or chat.
         output: where the records go; an existing file is replaced.
         spans: where `{"id","spans":[{"start","end","entity","score"}]}` goes, or None.
+        labels: what ids and units become, in both files; None leaves them as they are.
 
     Raises:
         UsageError: a folder to write in does not exist.
@@ -174,11 +176,17 @@ def export(scrubbed: Scrubbed, shape: Shape, output: Path, spans: Path | None = 
     for path in (output, spans):
         if path is not None:
             check_parent(path)
-    lines = (json.dumps(to_line(record, shape), ensure_ascii=False) + "\n" for record in load_records(records))
-    count = write_lines(output, lines)
+    named = labels.replaced if labels else iter
+    count = write_lines(output, (_json(to_line(record, shape)) for record in named(load_records(records))))
     if spans is not None:
-        write_lines(spans, _lines([scrubbed.folder / "spans.jsonl"]))
+        lines = _lines([scrubbed.folder / "spans.jsonl"])
+        own = zip(named(load_records(records)), lines, strict=True)
+        write_lines(spans, (_json(json.loads(line) | {"id": record.id}) for record, line in own))
     return count
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False) + "\n"
 
 
 def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:

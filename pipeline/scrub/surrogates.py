@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import random
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any
@@ -21,9 +22,9 @@ from pipeline.scrub._reading import plain
 from pipeline.scrub.keys import derived
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
-_TITLES = frozenset("mr mrs ms miss mx dr prof professor rev hon sir dame judge justice captain lord "
-                    "lady jr sr phd md qc van von "
-                    "der den de del della di da dos la le el al bin ibn ben zu ter and or".split())  # fmt: skip
+_TITLES = frozenset("mr mrs ms miss mx dr prof professor rev hon sir dame judge justice captain lord lady and or".split())
+_AFTER = frozenset("jr sr phd md qc".split())
+_PARTICLES = frozenset("van von der den de del della di da dos la le el al bin ibn ben zu ter and or".split())
 _NEUTRAL = (
     "Alex Ariel Ashley Avery Blake Cameron Casey Charlie Dana Devon Drew Eden Ellis Emery Finley Francis Frankie Gale Harley "
     "Hayden Hollis Jackie Jamie Jesse Jody Jordan Jules Kelly Kendall Kerry Kim Kit Kyle Lee Leslie Logan Lynn Marion Morgan "
@@ -54,6 +55,7 @@ class Surrogates:
             raise PolicyError(f"scrub.locale is {locale}, for which there are no surrogates: give one such as en_US or de_DE.")
         self._key, self._everywhere = key, everywhere
         self._faker: Any = Faker(locale)
+        self._day_first = not locale.endswith("_US")
         people = next((one for one in self._faker.factories[0].get_providers() if hasattr(one, "last_names")), None)
         self._male, self._female = (_known(people, f"first_names_{sex}", "first_names") for sex in ("male", "female"))
         self._last = _known(people, "last_names")
@@ -67,7 +69,7 @@ class Surrogates:
         if entity in _WHOLE:
             return f"<{entity}>"
         if entity == "DATE_TIME":
-            return _dates.shifted(value, self.offset(unit)) or f"<{entity}>"
+            return _dates.shifted(value, self.offset(unit), day_first=self._day_first) or f"<{entity}>"
         make = getattr(self, f"_{entity.lower()}", self._pattern)
         for attempt in range(20):
             new = make(value, scope, f"{entity} {attempt}")
@@ -87,12 +89,19 @@ class Surrogates:
         return random.Random(derived(self._key, "surrogate", scope, kind, normalised(value)))
 
     def _person(self, value: str, scope: str, kind: str) -> str:
-        return _WORD.sub(lambda word: self._name(word.group(), scope, kind), value)
+        """Every word another, but titles and particles where they surely are such: Ben, Le and Judge are names too."""
+        words = list(_WORD.finditer(value))
+        kept = _kept_words([word.group() for word in words])
+        digits = self._random(scope, f"{kind} digits", value)
+        pieces, end = [], 0
+        for word, stays in zip(words, kept, strict=True):
+            pieces.append(_other_digits(value[end : word.start()], digits))
+            pieces.append(word.group() if stays else self._name(word.group(), scope, kind))
+            end = word.end()
+        return "".join([*pieces, _other_digits(value[end:], digits)])
 
     def _name(self, word: str, scope: str, kind: str) -> str:
         bare = re.sub(r"['’]s\Z", "", word)
-        if bare.lower() in _TITLES:
-            return word
         chosen = self._random(scope, f"{kind} name", bare)
         if len(bare) == 1:
             new = chosen.choice("ABCDEFGHJKLMNPRSTW")
@@ -194,6 +203,23 @@ def luhn(digits: list[int]) -> int:
     """The Luhn sum modulo 10; 0 for a valid card number (ISO/IEC 7812-1, annex B)."""
     doubled = [digit if at % 2 == 0 else digit * 2 - 9 * (digit > 4) for at, digit in enumerate(reversed(digits))]
     return sum(doubled) % 10
+
+
+def _kept_words(words: Sequence[str]) -> list[bool]:
+    """Which words of a name tell nothing of whose it is: titles before it, degrees after it, small particles inside it."""
+    last, mixed = len(words) - 1, any(not word.islower() for word in words)
+    kept = [0 < at and word.lower() in _AFTER for at, word in enumerate(words)]
+    for at, word in enumerate(words[:-1]):
+        if word.lower() not in _TITLES:
+            break
+        kept[at] = True
+    for at, word in enumerate(words):
+        kept[at] |= at < last and mixed and word.islower() and word in _PARTICLES
+    return kept
+
+
+def _other_digits(text: str, chosen: random.Random) -> str:
+    return re.sub(r"\d", lambda _: chosen.choice("0123456789"), text)
 
 
 def _cased(new: str, old: str) -> str:

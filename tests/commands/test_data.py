@@ -6,6 +6,8 @@ import stat
 import pytest
 
 from pipeline import cli
+from pipeline.commands.data import _workplace
+from pipeline.scrub import _shards
 
 MAIL = "ann.sample@private-mail.example"
 CARD = "4111 1111 1111 1111"
@@ -45,6 +47,78 @@ def test_scrub_writes_records_and_spans_and_nothing_else(notes, tmp_path, capsys
     assert f"Write to {MAIL} please."[span["start"] : span["end"]] == MAIL
     assert stat.S_IMODE(output.stat().st_mode) == stat.S_IMODE(spans.stat().st_mode) == 0o600
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.jsonl", "out.jsonl", "spans.jsonl"]
+
+
+LABELS = [
+    {"id": "ada.lovelace@example.org", "unit": "Ada Lovelace", "text": "Hello."},
+    {"id": "078-05-1121", "unit": "Ada Lovelace", "text": "Hello again."},
+    {"id": "case-17", "unit": "agnieszka_kowalczyk", "text": "Bye."},
+    {"id": "0f8fad5b-d9cb-469f-a165-70867728950e", "unit": "u0004", "text": "So."},
+]
+
+
+def scrubbed_labels(tmp_path, rules: str) -> tuple[list[dict], list[dict]]:
+    data, policy, output = tmp_path / "data.jsonl", tmp_path / "rules.yaml", tmp_path / "out.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in LABELS))
+    policy.write_text(f"extends: base\n{rules}")
+    call = ["scrub", str(data), "--policy", str(policy), "--output", str(output), "--spans", str(tmp_path / "s.jsonl")]
+    assert cli.main([*call, "--home", str(tmp_path / "home")]) == 0
+    return lines(output), lines(tmp_path / "s.jsonl")
+
+
+def test_ids_and_units_that_name_somebody_do_not_leave(tmp_path, capsys):
+    written, spans = scrubbed_labels(tmp_path, "")
+    assert [row["id"] for row in written] == [row["id"] for row in spans]
+    assert [row["id"] for row in written[2:]] == ["case-17", "0f8fad5b-d9cb-469f-a165-70867728950e"]
+    assert written[0]["unit"] == written[1]["unit"] != written[2]["unit"]
+    assert written[3]["unit"] == "u0004"
+    text = json.dumps([written, spans]).lower()
+    assert not any(word in text for word in ("ada", "lovelace", "078-05", "kowalczyk"))
+    assert "5 ids and units" in capsys.readouterr().out
+
+
+def test_a_rule_for_the_id_or_unit_column_decides(tmp_path):
+    written, spans = scrubbed_labels(tmp_path, "data: {columns: {id: drop, unit: hash}}\n")
+    assert [row["id"] for row in written] == [row["id"] for row in spans] == ["r000001", "r000002", "r000003", "r000004"]
+    assert written[0]["unit"] == written[1]["unit"]
+    assert len({row["unit"] for row in written}) == 3
+    assert all(row["unit"].startswith("<COLUMN:") and len(row) == 3 for row in written)
+    kept, _ = scrubbed_labels(tmp_path, "data: {columns: {id: keep, unit: keep}}\n")
+    assert [(row["id"], row["unit"]) for row in kept] == [(row["id"], row["unit"]) for row in LABELS]
+
+
+def test_a_try_that_breaks_off_is_gone_on_from_and_then_leaves_nothing(tmp_path, monkeypatch, capsys):
+    data, output, done = tmp_path / "data.jsonl", tmp_path / "out.jsonl", []
+    data.write_text("".join(json.dumps({"text": f"mail ann{n}@example.org"}) + "\n" for n in range(12)))
+    (tmp_path / "rules.yaml").write_text("extends: base\nscrub: {detector: fast, rescan: 'off'}\n")
+    call = ["scrub", str(data), "--policy", str(tmp_path / "rules.yaml"), "--output", str(output)]
+    monkeypatch.setattr(_shards, "RECORDS", 4)
+    work = _shards._run
+
+    def break_off(shard, *rest):
+        if len(done) == 2:
+            raise MemoryError
+        done.append(shard.name)
+        return work(shard, *rest)
+
+    monkeypatch.setattr(_shards, "_run", break_off)
+    assert cli.main(call) == 1
+    folder = tmp_path / ".out.jsonl.hushtune"
+    assert str(folder) in capsys.readouterr().err
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert not output.exists()
+    monkeypatch.setattr(_shards, "_run", lambda shard, *rest: (done.append(shard.name), work(shard, *rest))[1])
+    assert cli.main(call) == 0
+    assert done == ["00000.jsonl", "00001.jsonl", "00002.jsonl"]  # none twice
+    assert len(lines(output)) == 12
+    assert not folder.exists()
+
+
+def test_two_processes_do_not_write_one_output(notes, tmp_path, capsys):
+    output = tmp_path / "out.jsonl"
+    with _workplace(output):
+        assert cli.main(["scrub", str(notes), "--text-column", "body", "--output", str(output)]) == 2
+    assert "Another process" in capsys.readouterr().err
 
 
 def test_scrub_refuses_a_folder_that_is_not_there(notes, tmp_path, capsys):

@@ -3,7 +3,7 @@
 import pytest
 
 from flows import commands
-from pipeline import policy, runs
+from pipeline import policy, resume, runs
 from pipeline.ledger import Ledger
 
 
@@ -48,7 +48,7 @@ def test_a_reservation_that_only_the_ledger_knows_is_seen(run):
         policy_digest=rules.digest, unit="record",
     )  # fmt: skip
     assert "charged in full" in commands._stopped(run)
-    assert commands._forget(run) is False
+    assert resume.forget(run) is False
     assert run.folder.exists()
 
 
@@ -58,5 +58,5 @@ def test_stopped_before_there_is_a_run(tmp_path):
 
 def test_a_refused_run_that_has_reserved_is_kept(run):
     (run.folder / "claim.json").write_text("{}")
-    assert commands._forget(run) is False
+    assert resume.forget(run) is False
     assert run.folder.exists()

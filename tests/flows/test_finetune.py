@@ -121,7 +121,10 @@ class TestReleased:
     def test_parameters_in_prefect_are_paths_and_names(self, released, place):
         database = sqlite3.connect(place / "home" / "prefect" / "prefect.db")
         ((parameters,),) = database.execute("select parameters from flow_run").fetchall()
-        assert set(json.loads(parameters)) == {"data", "policy", "home", "name", "run", "base_model", "processes"}
+        assert set(json.loads(parameters)) == {"job"}
+        assert set(json.loads(parameters)["job"]) == {
+            "data", "policy", "home", "name", "run", "base_model", "processes", "incremental",
+        }  # fmt: skip
 
     def test_no_text_leaves_the_run_folder(self, released, place):
         home = place / "home"
@@ -192,6 +195,24 @@ class TestReleased:
         assert content["status"] == "released"
         assert "epsilon.lower_bound" in content["figures"]
 
+    def test_the_nightly_audit_draws_anew_and_a_broken_gate_leaves_the_release(self, released, place, prefect_home, capsys):
+        from flows.parameters import Reaudit
+        from flows.reaudit import reaudit
+
+        run = json.loads(released.stdout.splitlines()[-1])["run"]
+        job = Reaudit(home=str(place / "home"), target="data", policy=str(place / "closed.yaml"))
+        state = reaudit(job, return_state=True)
+        assert (state.name, state.is_failed()) == ("Rejected", True)
+        assert "hushtune revoke data" in state.message
+        (noted,) = Ledger(place / "home").notes("audit again", run)
+        sealed = json.loads((place / "home" / "runs" / run / "planted" / "manifest.json").read_text())["seed"]
+        assert noted.detail["seed"] != int(sealed, 16)
+        found = place / "home" / "runs" / run / "audits" / noted.detail["folder"] / "evidence.json"
+        first = place / "home" / "runs" / run / "evidence" / "evidence.json"
+        assert figure(found, "epsilon.lower_bound") == figure(first, "epsilon.lower_bound")  # of coins, which were sealed
+        assert figure(found, "utility.perplexity_ratio") != figure(first, "utility.perplexity_ratio")  # of records drawn anew
+        assert cli.main(["verify", "data", "--home", str(place / "home")]) == 0
+
     def test_a_plan_agrees_with_what_was_done(self, released, place, capsys):
         done = json.loads(released.stdout.splitlines()[-1])
         before = written(place / "home")
@@ -202,6 +223,11 @@ class TestReleased:
         assert planned["fits"] is True
         assert planned["reachable_bound"] > 1
         assert written(place / "home") == before
+
+
+def figure(path: Path, name: str) -> float:
+    """The value of a figure in an evidence.json."""
+    return json.loads(path.read_text())["figures"][name]["value"]
 
 
 def released_path(released: subprocess.CompletedProcess) -> str:
@@ -235,9 +261,10 @@ def test_a_run_waits_for_approval_with_5_and_is_released_by_it(hushtune, place, 
     assert not (place / "home" / "releases" / "asking").exists()
     monkeypatch.setenv("HUSHTUNE_USER", "Dana")
     from flows.approve import approve
+    from flows.parameters import Approval
 
-    by = {"run": content["run"], "by": "Ann Other", "home": place / "home"}
-    state = approve(**by, return_state=True)  # the flow, where the command would do the same
+    job = Approval(run=content["run"], by="Ann Other", home=str(place / "home"))
+    state = approve(job, return_state=True)  # the flow, where the command would do the same
     made = state.result()
     assert (state.name, made.name, made.version) == ("Released", "asking", "1")
     assert cli.main(["approve", content["run"], "--by", "Ann Other", *home]) == 0  # nothing more to do
@@ -255,14 +282,29 @@ def test_an_inconclusive_run_exits_with_3(hushtune, place, capsys):
 
 
 def test_retention_is_a_flow(prefect_home, tmp_path):
+    from flows.parameters import Retention
     from flows.retention import retention
     from tests.test_retention import finished
 
     folder = finished(tmp_path, days=5000)
-    state = retention(home=tmp_path, return_state=True)
+    state = retention(Retention(home=str(tmp_path)), return_state=True)
     assert state.is_completed()
     assert "corpus" in {one.path for one in state.result()}
     assert not (folder / "corpus" / "records.jsonl").exists()
+
+
+def test_an_audit_past_retention_or_before_a_release_is_a_named_state(prefect_home, tmp_path):
+    from flows.parameters import Reaudit, Retention
+    from flows.reaudit import reaudit
+    from flows.retention import retention
+    from tests.test_retention import finished
+
+    folder = finished(tmp_path, days=5000)
+    assert reaudit(Reaudit(home=str(tmp_path), target="nothing"), return_state=True).name == "NothingReleased"
+    retention(Retention(home=str(tmp_path)), return_state=True)
+    state = reaudit(Reaudit(home=str(tmp_path), target=folder.name), return_state=True)
+    assert (state.name, state.is_completed()) == ("PastRetention", True)
+    assert "corpus" in state.message
 
 
 def test_a_plan_shows_who_was_in_which_runs(released, place, capsys):

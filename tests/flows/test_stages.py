@@ -66,7 +66,7 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_task_retries_caches_or_persists():
+def test_no_task_caches_or_persists():
     from prefect.cache_policies import NO_CACHE
 
     from flows import tasks
@@ -75,27 +75,10 @@ def test_no_task_retries_caches_or_persists():
     assert {task.name for task in found} == {
         "open", "read", "probe", "scrub", "plant", "reserve", "train", "audit", "judge", "report", "publish", "hold", "discard",
     }  # fmt: skip
-    for task in found:
-        assert task.retries == 0
+    for task in found:  # what is tried again: test_rules.py
         assert task.cache_policy == NO_CACHE
         assert task.persist_result is False
         assert task.log_prints is False
-
-
-def test_the_flow_is_never_tried_again():
-    from flows.finetune import finetune
-
-    assert finetune.retries == 0
-    assert finetune.persist_result is False
-    assert finetune.log_prints is False
-
-
-def test_parameters_are_paths_and_names_only():
-    from flows.finetune import finetune
-
-    kinds = {json.get("format") or json.get("type") or "optional" for json in finetune.parameters.properties.values()}
-    assert kinds <= {"path", "string", "optional", "integer"}
-    assert set(finetune.parameters.properties) == {"data", "policy", "home", "name", "run", "base_model", "processes"}
 
 
 def test_every_run_has_probes_of_its_own_and_keeps_them(tmp_path):

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from pipeline import policy as policies
 from pipeline.report import render
 from pipeline.report.coverage import coverage, holds
 from pipeline.report.frameworks import FACTS, FRAMEWORKS, IDENTIFIERS
@@ -30,7 +31,22 @@ def test_the_rows_name_known_facts_and_the_facts_known_sections():
 
 
 def test_hipaa_has_its_eighteen_identifiers_in_order():
-    assert [one.letter for one in IDENTIFIERS] == [chr(ord("A") + place) for place in range(18)]
+    letters = [one.ref.removeprefix("(b)(2)(i)") for one in IDENTIFIERS["hipaa"]]
+    assert letters == [f"({chr(ord('A') + place)})" for place in range(18)]
+
+
+def test_every_kind_that_is_replaced_bears_on_an_identifier():
+    named = {kind for rows in IDENTIFIERS.values() for one in rows for kind in one.kinds}
+    assert set(policies.load("base").scrub.entities) - named <= {"ORGANIZATION", "UK_NHS", "UK_NINO"}
+    gdpr = {one.ref: one.kinds for one in IDENTIFIERS["gdpr"]}
+    assert {"AMOUNT", "TRAIT"} <= set(gdpr["4(1) factors"])
+    assert "TRAIT" in gdpr["9(1)"]
+
+
+def test_what_identifies_by_the_gdpr_is_judged_by_its_recall():
+    found = rows(sample.released(), "gdpr")
+    assert found["4(1) name"]["evidence"]
+    assert found["9(1)"]["status"] == "partly"  # people must add what else tells it
 
 
 def test_annex_iv_is_whole():

@@ -101,6 +101,35 @@ def test_a_surrogate_name_agrees_word_for_word_and_keeps_title_case_and_possessi
     assert operate("Okrzejski's", "PERSON", "u1") == f"{surname}'s"
 
 
+@pytest.mark.parametrize(
+    ("value", "stays"),
+    [
+        ("Ben Carter", ""),
+        ("Thuy Le", ""),
+        ("Van Al Judge", ""),
+        ("ben carter", ""),
+        ("mr ben carter", "mr"),
+        ("Dr Den Otter", "Dr"),
+        ("Judge Sandra Lord", "Judge"),
+        ("Mr and Mrs Okrzejski", "Mr and Mrs"),
+        ("Jan van der Berg Jr", "van der Jr"),
+        ("kowalczyk1985", ""),
+    ],
+)
+def test_of_a_name_only_titles_and_particles_stay(value: str, stays: str) -> None:
+    """Ben, Le and Judge are particles and titles only where they stand like such."""
+    for unit in "abcdef":
+        new = made("surrogate")(value, "PERSON", unit)
+        assert [word for word in re.findall(r"[^\W\d]+|\d+", value) if re.search(rf"\b{word}\b", new)] == stays.split()
+
+
+def test_numbers_for_months_are_read_as_the_locale_reads_them() -> None:
+    operate = made("surrogate", locale="en_GB")
+    moved = [datetime.strptime(operate(day, "DATE_TIME", "u"), "%d/%m/%Y") for day in ("12/04/2020", "13/04/2020")]
+    assert moved[1] - moved[0] == timedelta(days=1)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT10:00:00\.123Z", operate("2020-04-13T10:00:00.123Z", "DATE_TIME", "u"))
+
+
 FORMS = [
     ("(212) 867-5309", "PHONE_NUMBER", r"\(\d{3}\) 555-01\d\d"),
     ("078-05-1121", "US_SSN", r"9\d\d-\d\d-\d{4}"),

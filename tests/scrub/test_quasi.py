@@ -32,6 +32,14 @@ def test_what_remains_is_found_outside_of_what_was_replaced() -> None:
     assert quasi.features(kept, [[], []]) == {("ward", "7 West")}
 
 
+def test_amounts_and_traits_that_a_policy_leaves_single_people_out() -> None:
+    left = record("He was diagnosed with multiple sclerosis, was a retired miner and got 12,400 euros")
+    found = quasi.features(left, [[]])
+    assert {("trait", "multiple sclerosis"), ("trait", "retired miner"), ("amount", "12,400 euros")} <= found
+    assert {kind for kind, _ in quasi.features(left, [[]], ("AMOUNT", "TRAIT"))} == {"gender", "occupation"}
+    assert quasi.features(record("a nurse came"), [[]]) == {("occupation", "nurse")}  # not twice
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 30), st.sampled_from(TEXTS)), min_size=1, max_size=80))
 def test_classes_are_those_of_a_count_in_memory(tmp_path: Path, rows: list[tuple[int, str]]) -> None:
