@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from pipeline.corpus import Corpus, Shape, load_records, to_line
 from pipeline.errors import IntegrityError, StageError
