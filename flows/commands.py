@@ -21,6 +21,7 @@ from flows.outcome import Outcome
 from pipeline import resume, runs, storage
 from pipeline.commands.common import data_file, quiet, resolved_policy
 from pipeline.errors import BudgetExhausted, HushtuneError, StageError, UsageError
+from pipeline.policy import Policy
 from pipeline.runs import Run
 
 EXITS = {"released": 0, "rejected": 3, "inconclusive": 3, "awaiting_approval": 5}
@@ -46,8 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         job = opened.run
         for sentence in opened.said:
             print(sentence, file=sys.stderr)
-        runs.keep_policy(job.folder, policy)
-        outcome = _finetune(job, data, job.folder / "policy.json", arguments.processes)
+        outcome = _finetune(job, data, policy, arguments.processes)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_stopped(job)) from None
     except HushtuneError as error:
@@ -87,10 +87,11 @@ def _check(processes: int) -> None:
         launch.check(processes)
 
 
-def _finetune(job: Run, data: Path, policy: Path, processes: int) -> Outcome:
+def _finetune(job: Run, data: Path, policy: Policy, processes: int) -> Outcome:
     """Run the flow and return its outcome, or raise what stopped it."""
     quiet()
-    with console.shown() as board, contextlib.ExitStack() as until_the_end:
+    kept, pretrains = runs.keep_policy(job.folder, policy), policy.continued_pretraining is not None
+    with console.shown(pretrains=pretrains) as board, contextlib.ExitStack() as until_the_end:
         with board.row("start"):
             heavy = functools.partial(importlib.import_module, "flows.finetune")  # imported while the server starts
             until_the_end.enter_context(server.running(job.home, heavy))
@@ -98,7 +99,7 @@ def _finetune(job: Run, data: Path, policy: Path, processes: int) -> Outcome:
         from flows.parameters import Finetune
 
         state = finetune(
-            Finetune(data=str(data), policy=str(policy), home=str(job.home), name=job.name, run=job.id, processes=processes),
+            Finetune(data=str(data), policy=str(kept), home=str(job.home), name=job.name, run=job.id, processes=processes),
             return_state=True,
         )
         result: Any = state.result(raise_on_failure=False)

@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 
 from rich.console import Console
@@ -38,9 +38,12 @@ _board: ContextVar[Board | None] = ContextVar("board", default=None)
 
 
 @contextlib.contextmanager
-def shown() -> Iterator[Board]:
-    """Draw the rows of a run on stderr while the context is open; Ctrl-C then stops the board, whatever swallows it."""
-    board = Board(ROWS)
+def shown(rows: Sequence[Row] = ROWS, *, pretrains: bool = False) -> Iterator[Board]:
+    """Draw the rows of a run on stderr while the context is open; Ctrl-C then stops the board, whatever swallows it.
+
+    `pretrains` adds the row of continued pretraining, which most runs do without.
+    """
+    board = Board((*rows[:2], Row("pretrain", "steps"), *rows[2:]) if pretrains else rows)
 
     def stop(number: int, frame: object) -> None:
         board.stopped = True
@@ -74,6 +77,12 @@ def line(name: str) -> Iterator[Line]:
         return
     with board.row(name) as row:
         yield row
+
+
+def stopped() -> bool:
+    """Whether Ctrl-C has stopped the board that is shown."""
+    board = _board.get()
+    return board is not None and board.stopped
 
 
 def closing(outcome: Outcome, console: Console) -> None:

@@ -52,6 +52,8 @@ def finetune(job: Finetune) -> State:
 def _line(opened: Opened, processes: int) -> State:
     run, rules, base = opened.run, opened.rules, opened.base
     corpus = tasks.read(run, rules, opened.intake)
+    if rules.continued_pretraining is not None:
+        base = tasks.continue_pretraining(run, rules, corpus, base)
     probes = tasks.probe(run, rules)
     scrubbed = tasks.scrub(run, rules, corpus, probes)
     planted = tasks.plant(run, rules, scrubbed, base)

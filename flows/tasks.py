@@ -33,7 +33,7 @@ from pipeline.runs import Run
 from pipeline.scrub import Scrubbed
 from pipeline.scrub.probes import write_probes
 from pipeline.strictness import check_name
-from pipeline.train import launch, selection
+from pipeline.train import continued, launch, selection
 from pipeline.train.loop import Trained, rehearse
 from pipeline.train.loop import train as train_adapter
 from pipeline.train.mechanism import Mechanism, calibrate
@@ -125,6 +125,16 @@ def scrub(line: Line, run: Run, rules: Policy, corpus: Corpus, probes: Path | No
     rows = [{"entity": entity, "replaced": count} for entity, count in sorted(scrubbed.entities.items())]
     stages.table(run, "scrub", rows, "Personal data replaced, by type")
     return scrubbed
+
+
+@stages.stage("pretrain")
+def continue_pretraining(line: Line, run: Run, rules: Policy, corpus: Corpus, base: Base) -> Base:
+    """Train the base model on the policy's public text, in which no private record may stand."""
+    adapted = continued.adapt(base, rules, corpus, run.folder, run.home, progress=line)
+    if adapted.adaptation is not None:
+        before, after = adapted.adaptation.loss
+        line.say(f"{adapted.adaptation.tokens:,} public tokens, loss {before:.3f} to {after:.3f}")
+    return adapted
 
 
 @stages.stage("plant")

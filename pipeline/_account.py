@@ -2,7 +2,8 @@
 
 A person's privacy is spent by the runs that the person was in, whatever budget they were charged to. So a budget stands where
 the most charged of its cohorts stands: the maximum over its cohorts of the composition of the runs that each was in. A run
-that did not say whom it was about (no `units`) counts for everybody in its budget.
+that did not say whom it was about (no `units`) counts for everybody in its budget, and one that was charged again after the
+ledger was lost (`rebuilt`) for everybody in every budget.
 """
 
 from __future__ import annotations
@@ -160,9 +161,13 @@ class Book:
         return {self._entry[claim].budget for claim in claims if claim != PLAN}
 
     def groups(self, budget: str, plan: Plan | None = None) -> set[Group]:
-        """The claims that each cohort of a budget was in or, with a plan, will have been in; those in fewer are left out."""
-        planned = plan is not None and plan.budget == budget
-        found = {self._nameless(budget) | ({PLAN} if planned else frozenset())}  # whoever was in no run before
+        """The claims that each cohort of a budget was in or, with a plan, will have been in; those in fewer are left out.
+
+        A plan of another budget reaches this one where a reservation was rebuilt: its people are unknown and may be the plan's.
+        """
+        planned = plan is not None and (plan.budget == budget or any("rebuilt" in entry.detail for entry in self.of(budget)))
+        newcomers = self._nameless(plan.budget) | {PLAN} if plan is not None and planned else frozenset()
+        found = {self._nameless(budget) | newcomers}  # whoever was in no run before
         for number, leaf in self.leaves.items():
             here = budget in self.budgets(leaf.claims)
             reached = plan is not None and plan.reaches(number, plan.budget in self.budgets(leaf.claims))
@@ -234,7 +239,12 @@ class Book:
         return charge.claim.mechanism.of(charge.charged)
 
     def _nameless(self, budget: str) -> Group:
-        return frozenset(entry.claim for entry in self.of(budget) if "cohorts" not in entry.detail)
+        """Reservations that count for everybody in a budget; one that was rebuilt counts for everybody in every budget."""
+        return frozenset(
+            entry.claim
+            for entry in self.reservations
+            if "rebuilt" in entry.detail or (entry.budget == budget and "cohorts" not in entry.detail)
+        )
 
     def _whole(self, claims: Group, more: str | None = None) -> Group:
         """The claims of a cohort and those that count for everybody in its budgets."""

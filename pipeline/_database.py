@@ -138,6 +138,10 @@ class Database:
         with self._told(), self._own().execution_options(writes=True).begin() as connection:
             yield connection
 
+    def close(self) -> None:
+        """Give up all connections; the next transaction opens one anew."""
+        self._engine.dispose()
+
     def _own(self) -> Engine:
         if os.getpid() != self._pid:  # a connection must not be carried across a fork
             self._engine.dispose(close=False)
@@ -156,7 +160,9 @@ class Database:
             return
         said = " ".join(str(cause).split())
         if isinstance(cause, sqlite3.DatabaseError) and not isinstance(cause, sqlite3.OperationalError):
-            raise IntegrityError(f"The ledger {self.name} cannot be read as one ({said}): restore it from a backup.")
+            raise IntegrityError(
+                f"The ledger {self.name} cannot be read as one ({said}): move it away and restore it from a backup."
+            )
         kind = StageError if "full" in said else TransientError  # a full disk does not mend itself
         raise kind(f"The ledger {self.name} cannot be used ({said}): free the database or the disk and try again.")
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import ValidationError
+from sqlalchemy import Connection
 
+from pipeline import cohorts
 from pipeline._account import PLAN, Book, Plan
-from pipeline.cohorts import Refinement
+from pipeline.cohorts import Refinement, Units
 from pipeline.composition import LEAST_NOISE, Spend
 from pipeline.errors import UsageError
 from pipeline.policy import Lifetime
@@ -15,17 +17,17 @@ from pipeline.policy import Lifetime
 
 def grant(book: Book, run: str, lifetime: Lifetime, plan: Spend, refined: Refinement | None) -> dict[str, Any] | str:
     """What the reservation's entry keeps of the composition, or the sentence that refuses it for want of budget."""
-    about = Plan(lifetime.budget, refined.seen if refined else None)
-    own = book.groups(lifetime.budget, about)
+    people = Plan(lifetime.budget, refined.seen if refined else None)
+    own = book.groups(lifetime.budget, people)
     cap, delta = book.cap(lifetime.budget, lifetime)
     after, group = book.worst(own, delta, [plan])
     if after > cap:
-        return _refusal(book, run, lifetime.budget, lifetime, plan, about)
+        return _refusal(book, run, lifetime.budget, lifetime, plan, people)
     _check_names(book, lifetime, refined)
     for budget in sorted(book.budgets(claim for one in own if PLAN in one for claim in one) - {lifetime.budget}):
         other, slack = book.cap(budget)
-        if book.worst(book.groups(budget, about), slack, [plan])[0] > other:
-            return _refusal(book, run, budget, lifetime, plan, about)
+        if book.worst(book.groups(budget, people), slack, [plan])[0] > other:
+            return _refusal(book, run, budget, lifetime, plan, people)
     return book.composed(group, delta, [plan], after)
 
 
@@ -63,6 +65,26 @@ def _refusal(book: Book, run: str, budget: str, lifetime: Lifetime, plan: Spend,
         f"{low} of them would fit, so lower train.steps or privacy.epsilon, or train on other people's data under a "
         "budget of their own."
     )
+
+
+def about(units: Units | None, manifest: str | None) -> dict[str, Any]:
+    """What a reservation says of whom it is about and of its canary manifest."""
+    said: dict[str, Any] = {}
+    if units is not None:
+        said["units"] = {"key": units.key, "count": len(units.hashes), "digest": units.digest}
+        said["units"] |= {"by": units.by} if units.by else {}
+    if manifest is not None:
+        said["manifest"] = manifest
+    return said
+
+
+def refined_by(connection: Connection, book: Book, units: Units | None, budget: str, name: str) -> Refinement | None:
+    """What a run about `units` does to the cohorts of the ledger called `name`; None for a run that does not say."""
+    if units is None:
+        return None
+    book.check_key(units.key, name)
+    book.check_naming(budget, units.by)
+    return cohorts.refine(cohorts.load(connection, units.kind), units.hashes, book.made + 1)
 
 
 def mechanism(sampling_rate: float, noise_multiplier: float, steps: int) -> Spend:

@@ -90,12 +90,12 @@ def put(home: Path, manifest: Manifest, fill: Callable[[Path], Files]) -> Releas
         _point(shelf, versions(shelf)[-1].name)
         made = as_release(shelf / version, manifest.name, version)
         whole = _manifest.read(made.folder)
-        _note(ledger, made, whole)
+        note_release(ledger, made, whole)
         storage.publish(home, made.folder, whole)
     return made
 
 
-def _note(ledger: Ledger, made: Release, whole: Manifest) -> None:
+def note_release(ledger: Ledger, made: Release, whole: Manifest) -> None:
     """Note a release once, approved by whom its own manifest names: who asks after a crash may be another."""
     if any(entry.detail["manifest"] == made.manifest_digest for entry in ledger.notes("release", whole.run)):
         return

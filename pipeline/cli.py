@@ -87,9 +87,11 @@ def parser() -> argparse.ArgumentParser:
     _evidence_commands(commands)
     _governance_commands(commands)
     _deployment_commands(commands)
+    _watch_commands(commands)
     _policy_commands(commands)
     _model_commands(commands)
     _generation_commands(commands)
+    _study_commands(commands)
     _bench_commands(commands)
     return top
 
@@ -213,13 +215,30 @@ def _governance_commands(commands) -> None:
         "--html", action="store_true", help="also write HOME/releases.html: verdicts, budgets, trends of gates"
     )
 
-    budget = _add(commands, "budget", "pipeline.commands.govern:budget", "show the lifetime privacy budget")
-    budget.add_argument("action", nargs="?", choices=("show", "history", "verify"), default="show", help="(default: show)")
-    budget.add_argument("--budget", metavar="NAME", help="only this budget")
+    budget = _add(commands, "budget", "pipeline.commands.budget:budget", "show, check, back up and restore the privacy budget")
+    actions = ("show", "history", "verify", "backup", "restore", "rebuild")
+    budget.add_argument("action", nargs="?", choices=actions, default="show", help="(default: show)")
     budget.add_argument(
-        "--release", type=Path, action="append", metavar="COPY", help="verify: a copy of a release that was kept elsewhere"
+        "file", nargs="?", type=Path, metavar="FILE", help="backup: the file to write; restore: the one to read"
     )
-    budget.add_argument("--key", type=Path, action="append", metavar="PUB", help="verify: the public key that signed them")
+    budget.add_argument("--budget", metavar="NAME", help="show, history: only this budget")
+    budget.add_argument(
+        "--release", type=Path, action="append", metavar="COPY", help="not show: a copy of a release that was kept elsewhere"
+    )
+    budget.add_argument("--key", type=Path, action="append", metavar="PUB", help="the public key that signed the copies")
+    budget.add_argument("--backup", type=Path, metavar="FILE", help="rebuild: a backup to begin with, however old")
+    budget.add_argument("--by", metavar="NAME", help="restore, rebuild: who says that nothing else was spent")
+    budget.add_argument("--why", metavar="TEXT", help="restore, rebuild: how they know")
+
+
+def _watch_commands(commands) -> None:
+    health = _add(
+        commands, "health", "pipeline.commands.watch:health", "say what is well here and what is not, and how to mend it"
+    )
+    _takes_policy(health)
+    health.add_argument("--oldest", type=float, metavar="DAYS", help="the last run must not be longer ago (default: any age)")
+    metrics = _add(commands, "metrics", "pipeline.commands.watch:metrics", "print figures for Prometheus")
+    metrics.add_argument("--output", type=Path, metavar="FILE", help="write them to this file at once, for node_exporter")
 
 
 def _deployment_commands(commands) -> None:
@@ -267,12 +286,13 @@ def _model_commands(commands) -> None:
     actions = models.add_subparsers(metavar="ACTION", required=True)
     _add(actions, "list", "pipeline.commands.models:listing", "list base models, from small to larger")
     pretrain = _add(actions, "pretrain", "pipeline.commands.models:pretrain", "pretrain a small model on public text")
-    pretrain.add_argument("texts", nargs="+", type=Path, metavar="TEXT", help="plain text or MediaWiki XML, gzipped or not")
+    what = "a recipe (.yaml, or nano: the bundled one), then or instead public text: plain or MediaWiki XML, gzipped or not"
+    pretrain.add_argument("texts", nargs="+", type=Path, metavar="RECIPE|TEXT", help=what)
     pretrain.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the model")
     for flag in ("layers", "width", "heads", "vocab", "context", "tokens", "batch", "seed"):
-        pretrain.add_argument(f"--{flag}", type=int, metavar="N")
+        pretrain.add_argument(f"--{flag}", type=int, metavar="N", help="instead of the recipe's")
     for flag in ("minutes", "learning-rate"):
-        pretrain.add_argument(f"--{flag}", type=float, metavar="X")
+        pretrain.add_argument(f"--{flag}", type=float, metavar="X", help="instead of the recipe's")
 
     pull = _add(actions, "pull", "pipeline.commands.models:pull", "fetch a base model once; offline from then on")
     pull.add_argument("model", metavar="NAME", help="a name of `hushtune models list`, or an id of the Hub")
@@ -329,6 +349,14 @@ def _takes_decoding(made: argparse.ArgumentParser, method: str, guard: str = "")
     made.add_argument("--seed", type=int, metavar="N", help="makes sampling repeatable")
     if guard:
         made.add_argument("--guard", action="store_true", help=guard)
+
+
+def _study_commands(commands) -> None:
+    study = _add(commands, "study", "study", "measure what size and privacy cost and buy, on a grid of models, ε and seeds")
+    study.add_argument(
+        "spec", type=Path, nargs="?", metavar="SPEC", help="YAML file (default: the bundled pipeline/assets/study/example.yaml)"
+    )
+    study.add_argument("--output", type=Path, metavar="DIR", help="where the page goes (default: HOME/studies/NAME)")
 
 
 def _bench_commands(commands) -> None:

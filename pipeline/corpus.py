@@ -14,7 +14,7 @@ import contextlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +179,7 @@ class _Reader:
         self._progress, self._with_columns = progress, with_columns
         self._nouns: list[str] = []
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Generator[Record, None, None]:
         data, before = self._policy.data, 0
         columns = {getattr(data, key) for key in _COLUMNS} | (set(data.columns) if self._with_columns else set())
         for path in self.paths:

@@ -21,21 +21,24 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from pipeline import _chain, cohorts
+from pipeline import _chain, _journal, _lost, cohorts
 from pipeline._account import PLAN, Book, Charge, Claim, Cohort, Past, Plan, Standing, claim_of
 from pipeline._chain import Entry, Head
 from pipeline._database import Database, entries
-from pipeline._grant import grant, mechanism
-from pipeline.cohorts import Refinement, Units
+from pipeline._grant import about, grant, mechanism, refined_by
+from pipeline._journal import Reserved
+from pipeline._lost import append as _append
+from pipeline.cohorts import Units
 from pipeline.composition import Spend, composed_epsilon
 from pipeline.errors import BudgetExhausted, IntegrityError, StageError
+from pipeline.folders import canonical
 from pipeline.policy import Lifetime
 
 __all__ = ["Charge", "Claim", "Cohort", "Entry", "Head", "Ledger", "Past", "Spend", "Standing"]
@@ -55,6 +58,7 @@ class Ledger:
     def __init__(self, where: Path | str) -> None:
         is_url = isinstance(where, str) and "://" in where
         self._database = Database(where if is_url else os.environ.get("HUSHTUNE_LEDGER_URL") or where, _chain.START)
+        self._home = None if is_url else Path(where)
         self.name = self._database.name
         self._planned: dict[str, int] = {}
 
@@ -101,11 +105,7 @@ class Ledger:
         """
         plan = mechanism(sampling_rate, noise_multiplier, steps)
         promise = {"epsilon": epsilon, "delta": delta, "unit": unit, "policy": policy_digest, **plan.model_dump()}
-        if units is not None:
-            promise["units"] = {"key": units.key, "count": len(units.hashes), "digest": units.digest}
-            promise["units"] |= {"by": units.by} if units.by else {}
-        if manifest is not None:
-            promise["manifest"] = manifest
+        promise |= about(units, manifest)
         alone = composed_epsilon([plan], delta)
         detail = {**promise, "alone": alone, "lifetime": {"epsilon": lifetime.epsilon, "delta": lifetime.delta}}
         self.verify()
@@ -113,17 +113,18 @@ class Ledger:
             # Composed here and remembered, so that the lock is held briefly.
             book = Book(connection)
             if (claim := book.again(lifetime.budget, run, promise)) is not None:
-                return claim
+                return self._kept(claim)
             book.check_unit(lifetime.budget, unit)
-            grant(book, run, lifetime, plan, self._refined(connection, book, units, lifetime.budget))
+            grant(book, run, lifetime, plan, refined_by(connection, book, units, lifetime.budget, self.name))
         with self._database.write() as connection:
             book = Book(connection)
-            if (claim := book.again(lifetime.budget, run, promise)) is not None:
-                return claim
-            book.check_unit(lifetime.budget, unit)
-            refined = self._refined(connection, book, units, lifetime.budget)
-            granted = grant(book, run, lifetime, plan, refined)
-            if isinstance(granted, dict):
+            claim = book.again(lifetime.budget, run, promise)
+            if claim is None:
+                book.check_unit(lifetime.budget, unit)
+                refined = refined_by(connection, book, units, lifetime.budget, self.name)
+                granted = grant(book, run, lifetime, plan, refined)
+                if isinstance(granted, str):
+                    raise BudgetExhausted(granted)
                 detail["composed"] = granted
                 if refined is not None:
                     detail["cohorts"] = {"inside": refined.inside, "made": [one.described() for one in refined.made]}
@@ -132,8 +133,7 @@ class Ledger:
                     id=secrets.token_hex(8), budget=lifetime.budget, run=run, mechanism=plan, epsilon=epsilon, delta=delta
                 )
                 _append(connection, "reserve", claim, 0, detail)
-                return claim
-        raise BudgetExhausted(granted)
+        return self._kept(claim)
 
     def spend(self, claim: Claim, steps: int) -> None:
         """Record that the claim's running total of noisy steps becomes `steps`: called before the step is applied.
@@ -218,7 +218,7 @@ class Ledger:
         with self._database.read() as connection:
             book = Book(connection)
             book.check_unit(budget, unit)
-            refined = self._refined(connection, book, units, budget)
+            refined = refined_by(connection, book, units, budget, self.name)
             cap, delta = book.cap(budget, lifetime)
         plan = Plan(budget, refined.seen if refined else None) if planned else None
         spent, group = book.worst(book.groups(budget, plan), delta, planned)
@@ -243,7 +243,7 @@ class Ledger:
         """
         with self._database.read() as connection:
             book = Book(connection)
-            refined = self._refined(connection, book, units, budget)
+            refined = refined_by(connection, book, units, budget, self.name)
             delta = book.cap(budget, lifetime)[1]
         plan = Plan(budget, refined.seen if refined else None) if planned else None
         fresh = len(units.hashes) - sum(refined.seen.values()) if plan and units is not None and refined else 0
@@ -275,7 +275,7 @@ class Ledger:
     def note(self, run: str, what: str, content: Mapping[str, Any]) -> None:
         """Put something that was done with a run on the chain: a release, an approval, a deletion. It spends nothing."""
         with self._database.write() as connection:
-            _chain.append(connection, "note", budget="", claim="", run=run, steps=0, detail={"what": what, **content})
+            _note(connection, run, what, content)
 
     def notes(self, what: str | None = None, run: str | None = None) -> list[Entry]:
         """The notes, oldest first; only those of one kind or run where given."""
@@ -294,7 +294,7 @@ class Ledger:
         with self._database.write() as connection:
             noted = [one.detail for one in _chain.parse(connection.execute(mine).mappings()) if one.detail["what"] == what]
             if not noted:
-                _chain.append(connection, "note", budget="", claim="", run=run, steps=0, detail={"what": what, **content})
+                _note(connection, run, what, content)
         if noted and noted[0] != {"what": what, **content}:
             raise IntegrityError(
                 f"The {what} of run {run} is another than the one that the ledger {self.name} notes: it was changed or made "
@@ -307,12 +307,33 @@ class Ledger:
             found = connection.scalar(select(entries.c.hash).where(entries.c.seq == head.entries))
         return found == head.hash or head == Head(entries=0, hash=_chain.START)
 
-    def knows(self, claim: Claim) -> bool:
-        """Whether this ledger has granted a claim."""
-        mine = (entries.c.claim == claim.id, entries.c.run == claim.run, entries.c.budget == claim.budget)
+    def claims(self) -> dict[str, Claim]:
+        """Every claim that this ledger has granted, by its id."""
         with self._database.read() as connection:
-            rows = connection.execute(select(entries).where(*mine, entries.c.kind == "reserve")).mappings()
-            return any(claim_of(entry) == claim for entry in _chain.parse(rows))
+            rows = select(entries).where(entries.c.kind == "reserve").order_by(entries.c.seq)
+            return {entry.claim: claim_of(entry) for entry in _chain.parse(connection.execute(rows).mappings())}
+
+    def copy_to(self, other: Ledger, note: Mapping[str, Any] | None = None) -> Head:
+        """Bring what another ledger lacks into it and return its end; see `pipeline._lost.extend`."""
+        with self._database.read() as source, other._database.write() as target:
+            _lost.extend(source, target, self.name, other.name)
+            if note is not None:
+                _lost.close_all(target)
+                _note(target, "", "restored", note)
+        return other.verify()
+
+    def leave(self) -> None:
+        """Close the connections, so that the database is one file that can be moved."""
+        self._database.close()
+
+    def rebuild(self, lost: Sequence[Reserved], heads: Iterable[Head], note: Mapping[str, Any]) -> None:
+        """Charge in full, to everybody, what this ledger no longer holds, and note whose word that rests on, all at once."""
+        with self._database.write() as connection:
+            _lost.charge(connection, lost)
+            known = sorted((head.model_dump(mode="json") for head in heads), key=canonical)
+            _note(connection, "", "rebuilt", {**note, "claims": [one.claim.id for one in lost], "heads": known})
+        for one in lost:
+            self._kept(one.claim)
 
     def now(self) -> datetime:
         """The time (UTC), never before that of an entry: a clock that was set back gives no second chance."""
@@ -337,17 +358,18 @@ class Ledger:
                 of a cohort are not those that the chain describes.
         """
         with self._database.read() as connection:
-            end = _chain.verify(connection, self._database.name, anchor)
+            end = _chain.verify(connection, self.name, anchor)
             leaves = Book(connection).leaves
-            cohorts.check(connection, {number: leaf.digest for number, leaf in leaves.items()}, self._database.name)
+            cohorts.check(connection, {number: leaf.digest for number, leaf in leaves.items()}, self.name)
             return end
 
-    def _refined(self, connection: Connection, book: Book, units: Units | None, budget: str) -> Refinement | None:
-        if units is None:
-            return None
-        book.check_key(units.key, self._database.name)
-        book.check_naming(budget, units.by)
-        return cohorts.refine(cohorts.load(connection, units.kind), units.hashes, book.made + 1)
+    def _kept(self, claim: Claim) -> Claim:
+        """Write a reservation down beside the ledger too, before its first noisy step."""
+        if self._home is not None:
+            with self._database.read() as connection:
+                reserved = _journal.of(connection, claim)
+            _journal.keep(self._home, reserved)
+        return claim
 
     def _last(self, connection: Connection, claim: Claim) -> tuple[str, int]:
         """Kind and running total of the claim's last entry."""
@@ -356,7 +378,7 @@ class Ledger:
         row = connection.execute(rows).first()
         if row is None:
             raise StageError(
-                f"The claim of run {claim.run} is not in the ledger {self._database.name}: use the one that it was reserved in."
+                f"The claim of run {claim.run} is not in the ledger {self.name}: use the one that it was reserved in."
             )
         return row.kind, row.steps
 
@@ -373,5 +395,5 @@ class Ledger:
             )
 
 
-def _append(connection: Connection, kind: _chain.Kind, claim: Claim, steps: int, detail: dict | None = None) -> None:
-    _chain.append(connection, kind, budget=claim.budget, claim=claim.id, run=claim.run, steps=steps, detail=detail)
+def _note(connection: Connection, run: str, what: str, content: Mapping[str, Any]) -> None:
+    _chain.append(connection, "note", budget="", claim="", run=run, steps=0, detail={"what": what, **content})

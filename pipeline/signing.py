@@ -63,6 +63,15 @@ def signing_key(home: Path) -> Path:
     return path
 
 
+def check_key(path: Path) -> str:
+    """The fingerprint of a private key that can sign.
+
+    Raises:
+        UsageError: it is no such key, or others may read it.
+    """
+    return fingerprint(_load(path).public_key())
+
+
 def trusted_keys(home: Path | None, more: Sequence[Path] = ()) -> list[Path]:
     """Public keys to verify with: those that are given, or else those of a home."""
     if more:

@@ -100,6 +100,7 @@ def _delta(old: Any, new: Any) -> Direction:
 
 _COLUMN = Rule(_free, "which column of the data is read")
 _SCHEDULE = Rule(_free, "how training goes; its noise is calibrated to the promise")
+_PUBLIC = Rule(_free, "what the base model learns from public text before private training")
 _SAMPLE = Rule(_more, "how much an attack measures")
 
 RULES: dict[str, Rule] = {
@@ -155,6 +156,19 @@ RULES: dict[str, Rule] = {
     "privacy.lifetime.epsilon": Rule(_less, "how much all runs together may reveal about a unit"),
     "privacy.lifetime.delta": Rule(_less, "the slack of the lifetime limit"),
     "privacy.lifetime.on_exhausted": Rule(_same, "what happens when the budget is used up"),
+    "continued_pretraining": _PUBLIC,
+    "continued_pretraining.public_data": _PUBLIC,
+    "continued_pretraining.epochs": _PUBLIC,
+    "continued_pretraining.steps": _PUBLIC,
+    "continued_pretraining.batch": _PUBLIC,
+    "continued_pretraining.max_tokens": _PUBLIC,
+    "continued_pretraining.learning_rate": _PUBLIC,
+    "continued_pretraining.warmup": _PUBLIC,
+    "continued_pretraining.rank": _PUBLIC,
+    "continued_pretraining.seed": _PUBLIC,
+    "continued_pretraining.overlap": Rule(
+        _towards("count", ("refuse", None)), "whether private records may share words with the public text"
+    ),
     "train.lora.rank": _SCHEDULE,
     "train.lora.alpha": _SCHEDULE,
     "train.lora.layers": _SCHEDULE,
@@ -177,6 +191,8 @@ RULES: dict[str, Rule] = {
     "audit.alpha": Rule(_same, "the error probability of the bounds, which makes some gates stricter and others laxer"),
     "audit.membership_records": _SAMPLE,
     "audit.utility_records": _SAMPLE,
+    "audit.completion_records": _SAMPLE,
+    "audit.completion_tokens": Rule(_free, "how long the answers are that are held against the records' own"),
     "audit.extraction_records": _SAMPLE,
     "audit.prefix_tokens": Rule(_more, "how much of a record the extracting attacker knows"),
     "audit.suffix_tokens": Rule(_less, "how much must come out to count as extracted"),

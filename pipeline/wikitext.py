@@ -19,6 +19,7 @@ _HEADING = re.compile(r"^=+\s*(.*?)\s*=+\s*$", re.M)
 _TABLE_LINE = re.compile(r"^\s*(?:[|!{}].*|:*\s*\W*)$", re.M)
 _BULLET = re.compile(r"^[*#:;]+\s*", re.M)
 _BLANKS = re.compile(r"\n{3,}")
+_PARAGRAPHS = re.compile(r"\n\s*\n")
 
 
 def articles(dump: str) -> Iterator[str]:
@@ -54,9 +55,23 @@ def looks_like_dump(text: str) -> bool:
 
 
 def documents(texts: Iterable[str]) -> Iterator[str]:
-    """Yield documents from plain texts (split at blank lines kept whole) and from dumps (one for each article)."""
+    """Yield documents from plain texts (passages of whole paragraphs) and from dumps (one for each article)."""
     for text in texts:
-        if looks_like_dump(text):
-            yield from articles(text)
-        elif text.strip():
-            yield text
+        yield from articles(text) if looks_like_dump(text) else passages(text)
+
+
+def passages(text: str, least: int = 2_000) -> Iterator[str]:
+    r"""Yield a plain text in passages: paragraphs, which blank lines part, joined until they hold `least` characters.
+
+    >>> list(passages("One.\n\nTwo.\n\nThree.", least=8))
+    ['One.\n\nTwo.', 'Three.']
+    """
+    held: list[str] = []
+    for paragraph in _PARAGRAPHS.split(text):
+        if paragraph.strip():
+            held.append(paragraph.strip("\n"))
+        if sum(map(len, held)) >= least:
+            yield "\n\n".join(held)
+            held = []
+    if held:
+        yield "\n\n".join(held)

@@ -79,6 +79,9 @@ def test_a_chain_whose_end_was_cut_is_found_or_charges_more(home, kept):
 def test_a_release_that_the_ledger_does_not_note_is_found(home):
     cut(home, 3)
     shutil.rmtree(home / "runs" / "run-2")
+    with pytest.raises(IntegrityError, match="does not hold what run run-2 reserved"):  # the home's own record shows it
+        anchors.expect(home, Ledger(home))
+    (home / "reservations.jsonl").unlink()
     anchors.expect(home, Ledger(home))  # a crash after the rename looks the same, and the run that goes on notes it
     with pytest.raises(IntegrityError, match="does not note the release"):
         anchors.check(home, Ledger(home))
@@ -90,6 +93,7 @@ def test_a_copy_elsewhere_is_asked_where_the_home_was_cleaned(home, tmp_path_fac
     cut(home, 0)
     for folder in ("runs", "releases"):
         shutil.rmtree(home / folder)
+    (home / "reservations.jsonl").unlink()
     call = ["budget", "verify", "--home", str(home)]
     assert cli.main(call) == 0  # the control: nothing here shows it
     assert cli.main([*call, "--release", str(copy)]) == 1

@@ -29,8 +29,7 @@ ROOT = Path(__file__).parents[1]
 SENTINEL = "zq-private-sentinel-7731"
 CONTRACT = {
     "run", "plan", "scrub", "recall", "audit", "report", "approve", "verify", "releases", "budget", "policy", "models",
-    "generate", "synthesize", "bench", "revoke", "keys", "retention",
-    "deploy",
+    "generate", "synthesize", "bench", "revoke", "keys", "retention", "deploy", "study", "health", "metrics",
 }  # fmt: skip
 
 
@@ -66,7 +65,7 @@ def test_every_command_has_help_and_a_function(path, capsys):
     assert "--json" in out
     assert "exit codes" in out
     function = COMMANDS[path].get_default("function")
-    if path in (("run",), ("deploy",)):
+    if path in {("run",), ("deploy",), ("study",)}:  # found by their entry points
         assert function == path[0]
     else:
         module, _, name = function.partition(":")
@@ -169,6 +168,47 @@ def test_help_imports_nothing_heavy():
     )
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert made.stdout.splitlines()[-1] == "[]"
+
+
+HEAVY = ("torch", "transformers", "peft", "opacus", "prefect", "spacy", "presidio_analyzer", "matplotlib", "pandas", "pyarrow")
+COLD = """
+import sys
+from pipeline import cli
+heavy, calls = sys.argv[1].split(","), [call.split() for call in sys.argv[2].split(";")]
+for call in calls:
+    assert cli.main(call) in (0, 1), call
+    print(*call[:2], [name for name in heavy if name in sys.modules], file=sys.stderr)
+"""
+
+
+def test_light_commands_import_nothing_heavy(tmp_path):
+    """What a person or a monitor asks often answers at once: what is not imported costs no time anywhere."""
+    from pipeline.release import publish
+    from tests.test_release import a_run
+
+    publish(**a_run(tmp_path))
+    home = f"--home {tmp_path}"
+    calls = [
+        "policy list", "policy show gdpr", "policy diff default strict", "keys new --replace", "releases", "verify letters",
+        "budget show", "budget history", "budget verify", "retention --dry-run", "health", "metrics",
+    ]  # fmt: skip
+    script = [sys.executable, "-c", COLD, ",".join(HEAVY), ";".join(f"{call} {home}" for call in calls)]
+    made = subprocess.run(script, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert made.returncode == 0, made.stderr
+    told = [line for line in made.stderr.splitlines() if line.endswith("]")]
+    assert len(told) == len(calls)
+    assert [line for line in told if not line.endswith("[]")] == []
+
+
+def test_a_plan_imports_what_it_counts_with_and_no_more(tmp_path):
+    """The model is loaded, to measure its speed; nothing of scrubbing, training, reports or Prefect is."""
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps({"text": f"The {number}th small record."}) + "\n" for number in range(600)))
+    heavy = [name for name in HEAVY if name not in ("torch", "transformers", "pyarrow", "opacus")]  # its accountant
+    script = [sys.executable, "-c", COLD, ",".join(heavy), f"plan {data} --home {tmp_path / 'home'}"]
+    made = subprocess.run(script, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert made.returncode == 0, made.stderr
+    assert made.stderr.splitlines()[-1].endswith("[]")
 
 
 def test_the_library_never_imports_the_flows():

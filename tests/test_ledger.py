@@ -758,7 +758,7 @@ def test_the_environment_may_name_another_ledger(tmp_path, monkeypatch):
     url = f"sqlite:///{tmp_path / 'team' / 'shared.db'}"
     monkeypatch.setenv("HUSHTUNE_LEDGER_URL", url)
     Ledger(tmp_path / "home").reserve(**plan("one"))
-    assert not (tmp_path / "home").exists()
+    assert not (tmp_path / "home" / "ledger.db").exists()
     monkeypatch.delenv("HUSHTUNE_LEDGER_URL")
     assert Ledger(url).budgets() == ["people"]
     assert Ledger(tmp_path / "home").budgets() == []

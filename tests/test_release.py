@@ -432,7 +432,7 @@ def test_the_ledger_names_who_approved_and_not_who_asked_after_a_crash(tmp_path,
     arguments = a_run(tmp_path, "awaiting_approval")
     held(arguments)
     with monkeypatch.context() as patch:
-        patch.setattr(_shelf, "_note", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(_shelf, "note_release", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             approve(arguments["run"], "Ada Lovelace")
     assert Ledger(tmp_path).notes("release") == []

@@ -29,6 +29,7 @@ HOUSE = policies.load("default").override(
     canaries__secret_tokens=3,
     canaries__guesses=100,
     privacy__delta=1e-5,
+    continued_pretraining={"public_data": "public.jsonl", "overlap": "count"},
 )
 # A tighter and a looser value of every key that has a direction; None where the range has no room.
 MOVES: dict[str, tuple[Any, Any]] = {
@@ -53,6 +54,7 @@ MOVES: dict[str, tuple[Any, Any]] = {
     "canaries.secret_tokens": (4, None),
     "canaries.alphabet": (64, 47),
     "canaries.guesses": (120, 90),
+    "continued_pretraining.overlap": ("refuse", None),
     "privacy.epsilon": (7.9, 8.1),
     "privacy.delta": (9e-6, 2e-5),
     "privacy.unit": ("person", None),
@@ -67,6 +69,7 @@ MOVES: dict[str, tuple[Any, Any]] = {
     "audit.suffix_tokens": (8, 20),
     "audit.samples": (300, 200),
     "audit.games_values": (200, 50),
+    "audit.completion_records": (200, 50),
     "audit.control": (True, None),
     "audit.exposure_canaries": (200, 100),
     "release.approval": ("required", None),

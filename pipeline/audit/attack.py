@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline import models
-from pipeline.audit import canary, control, extraction, games, members, ranking, records, removed, sampler, utility
+from pipeline.audit import canary, completions, control, extraction, games, members, ranking, records, removed, sampler, utility
 from pipeline.audit.figures import Figure, Series
 from pipeline.audit.scoring import Labelled, score
 from pipeline.canaries import SCORE, Canary, Manifest, Planted, planted_records
@@ -98,15 +98,19 @@ class Attack:
     def _score(self, inside: list[Example], outside: list[Example]) -> None:
         """Run base and tuned model over the canaries and both sides' records, once each."""
         sequences: list[Labelled] = [*self._canaries, *inside, *outside]
+        self._asked = completions.asked(self._drawn.held_out, outside, self._policy.audit.completion_records)
         self._total = 2 * sum(len(sequence.input_ids) for sequence in sequences)
         self._total += self._cost(*self._sides) + (1 + self._policy.audit.control) * self._cost(*self._ladder())
         self._total += self._policy.audit.control * _TWIN
+        if self._trained.base.adaptation is not None:
+            self._total += sum(len(one.input_ids) for one in outside[: self._most()])
+        self._total += (2 + self._policy.audit.control) * len(self._asked) * self._policy.audit.completion_tokens
         if self._removed:
             self._total += self._policy.audit.samples * self._policy.data.max_tokens
             self._total += sum(target.packed.tokens for side in self._targets for target in side)
         with self._timed("scoring"):
-            with self._model.disable_adapter():
-                base = score(self._model, sequences, tick=self._ticker("scores of the base model"))
+            base = self._before(sequences)
+            self._bare, self._replies = self._of_base(base.pick(range(len(sequences) - len(outside), len(sequences))), outside)
             self._model.merge_adapter()  # same weights, summed once instead of at every token
             tuned = score(self._model, sequences, detailed=True, tick=self._ticker("scores of the tuned model"))
         first, second = len(self._canaries), len(self._canaries) + len(inside)
@@ -116,6 +120,29 @@ class Attack:
             members.Side(records, examples, tuned.pick(cut), base.pick(cut))
             for records, examples, cut in zip(self._drawn.sides, (inside, outside), cuts, strict=True)
         )
+
+    def _before(self, sequences: list[Labelled]) -> Scores:
+        """Scores under the model that private training began from: what it changed is what an attacker looks for."""
+        tick = self._ticker("scores of the base model")
+        if self._trained.base.adaptation is not None:  # the adapter holds the public one, too
+            return score(models.load(self._trained.base)[0], sequences, tick=tick)
+        with self._model.disable_adapter():
+            return score(self._model, sequences, tick=tick)
+
+    def _of_base(self, before: Scores, outside: list[Example]) -> tuple[Scores, list[str]]:
+        """Of the base model as it is: scores of the held-out records that are asked for, and its answers to prompts."""
+        with self._model.disable_adapter():
+            if self._trained.base.adaptation is not None:
+                before = score(self._model, outside[: self._most()], tick=self._ticker("scores of the base model"))
+            return before, self._answers(self._model, "answers of the base model")
+
+    def _most(self) -> int:
+        """Held-out records, from the first, on which utility and answers are measured."""
+        return max([self._policy.audit.utility_records, *(one.row + 1 for one in self._asked)])
+
+    def _answers(self, model: Any, attack: str) -> list[str]:
+        most, tick = self._policy.audit.completion_tokens, self._ticker(attack)
+        return completions.answers(model, self._tokenizer, self._asked, most, tick=tick)
 
     def canaries(self) -> tuple[list[Figure], Series]:
         """Lower bounds on ε from one run."""
@@ -134,7 +161,8 @@ class Attack:
                 "exposure.planted": sorted(canary.exposures(ranked.planted, size), reverse=True),
                 "exposure.control": sorted(canary.exposures(ranked.control, size), reverse=True),
             }
-            return figures + self._climbed(self._model, "exposure by copies", rng), series
+            climbed, bits = self._climbed(self._model, "exposure by copies", rng)
+            return figures + climbed, series | bits
 
     def control(self) -> tuple[list[Figure], Series]:
         """The same on a twin that was trained without privacy: what these attacks look like where there is a leak."""
@@ -155,7 +183,10 @@ class Attack:
             beside = max(1, self._trained.mechanism.expected_batch // 32)
             twin, how = control.train(self._trained.base, planted, others, beside, self._policy, rng, progress=step)
             scores, _ = self._one_run(score(twin, self._canaries))
-            figures = [*self._bounds(scores, 0.0), *self._climbed(twin, "control: exposure", rng)]
+            figures = [*self._bounds(scores, 0.0), *self._climbed(twin, "control: exposure", rng)[0]]
+            if self._asked:
+                own = score(twin, [self._held_out.examples[one.row] for one in self._asked])
+                figures += self._compared("utility.", self._answers(twin, "control: answers"), own)
         kept = [one for one in figures if not one.name.endswith((*_OF_CLAIMS, "dp_bits"))]
         seconds = self.seconds["control"]
         return [
@@ -175,13 +206,14 @@ class Attack:
         conditions = self._conditions
         return canary.epsilon_figures(self._manifest, scores, claim[0], trained.delta, conditions, seconds, claim[1])
 
-    def _climbed(self, model: nn.Module, attack: str, rng: np.random.Generator) -> list[Figure]:
+    def _climbed(self, model: nn.Module, attack: str, rng: np.random.Generator) -> tuple[list[Figure], Series]:
         sides = self._ladder()
         if not sides[0]:
-            return []
+            return [], {}
         ranked = self._rank(model, sides, rng, attack)
         limits = self._limits() if model is self._model else {}
-        return canary.ladder_figures(ranked, limits, self._unscored(), self._alpha, self._rng("intervals"))
+        figures = canary.ladder_figures(ranked, limits, self._unscored(), self._alpha, self._rng("intervals"))
+        return figures, canary.ladder_series(ranked)
 
     def _limits(self) -> dict[int, float]:
         """ε of a canary's copies together: one person has them all, and else they are a group of records."""
@@ -258,8 +290,30 @@ class Attack:
         side = self._held_out.first(self._policy.audit.utility_records)
         if not side.base.tokens.sum():
             return [], {}
-        groups = records.groups(side.records)
-        return utility.measure(side.base, side.tuned, groups, alpha=self._alpha, rng=self._rng("utility")), {}
+        groups, rng = records.groups(side.records), self._rng("utility")
+        bare = self._bare.pick(range(len(side.records)))
+        adapted = side.base if self._trained.base.adaptation is not None else None
+        figures = utility.measure(bare, side.tuned, groups, alpha=self._alpha, rng=rng, adapted=adapted)
+        return figures + self._completed(), {}
+
+    def _completed(self) -> list[Figure]:
+        """How close the answers to held-out prompts come to the records' own, for base and tuned model."""
+        if not self._asked or not np.isfinite(self._held_out.tuned.totals).all():
+            return []
+        with self._timed("completions"):
+            tuned = self._answers(self._model, "answers of the tuned model")
+            rows = [one.row for one in self._asked]
+            sides = {
+                "utility.base_": (self._replies, self._bare.pick(rows)),
+                "utility.": (tuned, self._held_out.tuned.pick(rows)),
+            }
+            made = [one for name, side in sides.items() for one in self._compared(name, *side)]
+        return self._stamped("completions", made)
+
+    def _compared(self, prefix: str, texts: list[str], scores: Scores) -> list[Figure]:
+        tokens = self._policy.audit.completion_tokens
+        rng = self._rng("completions")
+        return completions.measure(prefix, self._asked, texts, scores, tokens=tokens, alpha=self._alpha, rng=rng)
 
     def _stamped(self, attack: str, figures: list[Figure]) -> list[Figure]:
         """The figures with the seconds that their attack took."""

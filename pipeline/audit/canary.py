@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from pipeline.audit import epsilon, exposure, one_run_fdp, shares
-from pipeline.audit.figures import Figure
+from pipeline.audit.figures import Figure, Series
 from pipeline.audit.ranking import TOLERANCE, Ranked
 from pipeline.audit.resample import FEWEST_UNITS, bootstrap, interval
 from pipeline.audit.scoring import Scores, Sequenced
@@ -136,25 +136,38 @@ def ladder_figures(
     return figures + shares.figures("exposure.first", first, control, method, valid, alpha)
 
 
+def ladder_series(ranked: Ranked) -> Series:
+    """The exposures behind the means of `ladder_figures`, by number of copies; 0 for those never planted."""
+    found = {times: [] for times in (0, *ranked.copies)}
+    for rank, times in [*zip(ranked.planted, ranked.copies, strict=True), *((rank, 0) for rank in ranked.control)]:
+        found[times].append(rank)
+    size = ranked.space_size
+    return {f"exposure.copies_{times}": sorted(exposures(ranks, size), reverse=True) for times, ranks in found.items()}
+
+
 def _mean(
     name: str, ranks: Sequence[int], ranked: Ranked, valid: dict[str, bool], alpha: float, rng: np.random.Generator
 ) -> Figure:
-    """Mean exposure of some ranks with its bootstrap interval; `ceiling` is that of a secret which stands first.
-
-    A rung of the ladder holds a few secrets, and a bootstrap of four covers three times in four: fewer than ten have the
-    interval of Hoeffding 1963 (Theorem 2) for values between 0 and the ceiling, which is wide, and holds.
-    """
+    """Mean exposure of some ranks with its interval; `ceiling` is that of a secret which stands first."""
     bits, most = np.array(exposures(ranks, ranked.space_size)), math.log2(ranked.space_size)
-    if len(bits) < FEWEST_UNITS:
-        way, reach = "Hoeffding interval", most * math.sqrt(math.log(2 / alpha) / (2 * len(bits)))
-        low, high = max(0.0, float(bits.mean()) - reach), min(most, float(bits.mean()) + reach)
-    else:
-        way = "bootstrap"
-        low, high = interval(bootstrap(lambda w: (w @ bits) / w.sum(1), [np.arange(len(bits))], rng), alpha, len(bits))
+    low, high, way = mean_interval(bits, most, alpha, rng)
     return Figure(
         name=name, value=float(bits.mean()), low=low, high=high, ceiling=most, n=len(bits),
         method=f"{ranked.method}; {way}", conditions=valid, seconds=ranked.seconds,
     )  # fmt: skip
+
+
+def mean_interval(bits: np.ndarray, most: float, alpha: float, rng: np.random.Generator) -> tuple[float, float, str]:
+    """Interval of the mean of some exposures between 0 and `most`, and its name: a bootstrap where there are ten or more.
+
+    A rung of the ladder holds a few secrets, and a bootstrap of four covers three times in four: fewer than ten have the
+    interval of Hoeffding 1963 (Theorem 2), which is wide, and holds.
+    """
+    if len(bits) < FEWEST_UNITS:
+        reach = most * math.sqrt(math.log(2 / alpha) / (2 * len(bits)))
+        return max(0.0, float(bits.mean()) - reach), min(most, float(bits.mean()) + reach), "Hoeffding interval"
+    drawn = bootstrap(lambda w: (w @ bits) / w.sum(1), [np.arange(len(bits))], rng)
+    return *interval(drawn, alpha, len(bits)), "bootstrap"
 
 
 def epsilon_figures(

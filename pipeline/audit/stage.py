@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.scrub import Scrubbed
     from pipeline.train.loop import Trained
 
-_VERSION = "audit/7"
+_VERSION = "audit/9"
 
 
 def audit(

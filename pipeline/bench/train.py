@@ -34,7 +34,7 @@ from pipeline import models
 from pipeline.errors import UsageError
 from pipeline.models import ladder
 from pipeline.policy import Lora
-from pipeline.pretrain import Recipe
+from pipeline.recipe import Architecture
 from pipeline.train.examples import Even, Example
 from pipeline.train.gradients import UnitGradients, autocast, precision_on
 from pipeline.train.mechanism import Mechanism
@@ -79,7 +79,7 @@ def _smollm2() -> PreTrainedModel:
 
 
 SHAPES = {
-    "nano": Shape(lambda: LlamaForCausalLM(Recipe().config()), 16, 128),
+    "nano": Shape(lambda: LlamaForCausalLM(Architecture().config(8192, 0, 0, 1)), 16, 128),
     "gpt2": Shape(
         lambda: GPT2LMHeadModel(
             GPT2Config(

@@ -10,13 +10,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline import policy as policies
-from pipeline._source import check
-from pipeline.display import Board, Line, Row
 from pipeline.policy import Policy
 from pipeline.strictness import check_name
+
+if TYPE_CHECKING:
+    from pipeline.display import Line
 
 _DATA_FLAGS = (
     "text_column",
@@ -71,6 +72,8 @@ def data_file(arguments: argparse.Namespace, *, folder: bool = False) -> Path:
 
         data = storage.local(data, arguments.home)
     if not (folder and data.is_dir()):
+        from pipeline._source import check
+
         check(data)
     return data.absolute()
 
@@ -85,6 +88,8 @@ def quiet() -> None:
 @contextmanager
 def watched(name: str, unit: str = "", *, rated: bool = False) -> Iterator[Line]:
     """One live progress row on stderr."""
+    from pipeline.display import Board, Row
+
     board = Board([Row(name, unit, rated)])
     with board, board.row(name) as line:
         yield line

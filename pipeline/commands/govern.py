@@ -1,9 +1,8 @@
-"""`hushtune approve | verify | revoke | releases | keys | retention | budget`."""
+"""`hushtune approve | verify | revoke | releases | keys | retention`."""
 
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -116,18 +115,6 @@ def _index(home: Path) -> Path:
     return compare.write_index(compare.shelf(home.absolute()), runs.open_home(home) / "releases.html")
 
 
-def budget(arguments: argparse.Namespace) -> int:
-    """Show where the budgets stand, what was charged to one, or check the whole ledger."""
-    from pipeline.ledger import Ledger
-
-    shown = arguments.action == "verify" and _shows_runs(arguments.home)  # then a ledger that is gone is missed
-    if not (shown or (arguments.home / "ledger.db").exists() or os.environ.get("HUSHTUNE_LEDGER_URL")):
-        answer(arguments, [], "No run has spent yet.")
-        return 0
-    ledger = Ledger(arguments.home)
-    return {"show": _show, "history": _history, "verify": _verify}[arguments.action](arguments, ledger)
-
-
 def _release(arguments: argparse.Namespace) -> Path:
     folder = release_folder(arguments.release, arguments.home)
     if folder is None:
@@ -158,53 +145,3 @@ def release_folder(ref: str, home: Path) -> Path | None:
         if (folder / "manifest.json").is_file():
             return folder.resolve()
     return None
-
-
-def _show(arguments: argparse.Namespace, ledger) -> int:
-    named = [arguments.budget] if arguments.budget else ledger.budgets()
-    found = [ledger.standing(name) for name in named]
-    rows = [
-        (one.budget, one.runs, f"{one.epsilon_spent:.3f}", f"{one.epsilon_cap:g}", f"{one.epsilon_left:.3f}", f"{one.delta:g}",
-         f"{one.epsilon_sum:.3f}")
-        for one in found
-    ]  # fmt: skip
-    text = (
-        columns(rows, ("budget", "runs", "ε spent", "of", "left", "at δ", "(plain sum)")) if rows else "No run has spent yet."
-    )
-    answer(arguments, [one.model_dump(mode="json") for one in found], text)
-    return 0
-
-
-def _history(arguments: argparse.Namespace, ledger) -> int:
-    charges = [
-        charge for name in ([arguments.budget] if arguments.budget else ledger.budgets()) for charge in ledger.charges(name)
-    ]
-    rows = []
-    for one in charges:
-        plan, state = one.claim.mechanism, "closed" if one.closed else "open: charged in full"
-        noise, rate = f"{plan.noise_multiplier:g}", f"{plan.sampling_rate:.4g}"
-        rows.append((one.claim.budget, one.claim.run, f"{one.charged} of {plan.steps}", noise, rate, state))
-    text = columns(rows, ("budget", "run", "steps charged", "σ", "q", "")) if rows else "No run has spent yet."
-    answer(arguments, [one.model_dump(mode="json") for one in charges], text)
-    return 0
-
-
-def _shows_runs(home: Path) -> bool:
-    """Whether runs have spent here, whatever became of the ledger."""
-    from pipeline import release
-
-    return any((home / "runs").glob("*/claim.json")) or bool(release.releases(home))
-
-
-def _verify(arguments: argparse.Namespace, ledger) -> int:
-    from pipeline import anchors
-
-    home = arguments.home.absolute()
-    head, held = anchors.check(home, ledger, arguments.release or (), arguments.key or ())
-    answer(
-        arguments,
-        head.model_dump(mode="json") | {"anchors": held},
-        f"The ledger is whole: {head.entries} entries, each follows from the one before, and it holds what "
-        f"{held} releases and runs say of it.",
-    )
-    return 0

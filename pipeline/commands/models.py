@@ -14,8 +14,14 @@ from pipeline.commands.generation import adapted
 if TYPE_CHECKING:
     from pipeline.models import Base
     from pipeline.models.ladder import Rung
+    from pipeline.recipe import Recipe
 
-_RECIPE = ("layers", "width", "heads", "vocab", "context", "tokens", "batch", "seed", "minutes", "learning_rate")
+_FLAGS = {
+    "architecture": {"layers": "layers", "width": "width", "heads": "heads", "context": "context"},
+    "tokenizer": {"vocab": "size"},
+    "schedule": {name: name for name in ("tokens", "batch", "seed", "minutes", "learning_rate")},
+}
+"""Flags of `pretrain`, by the section of the recipe and the key there that they take the place of."""
 
 
 def listing(arguments: argparse.Namespace) -> int:
@@ -119,18 +125,38 @@ def export(arguments: argparse.Namespace) -> int:
 
 
 def pretrain(arguments: argparse.Namespace) -> int:
-    """Pretrain a small model and its tokenizer on public text."""
-    from pipeline.pretrain import Recipe, pretrain
+    """Pretrain a small model and its tokenizer on public text, by a recipe and the flags that change it."""
+    quiet()
+    from pipeline.pretrain import pretrain
 
-    given = {name: value for name in _RECIPE if (value := getattr(arguments, name)) is not None}
-    recipe = Recipe(**given)
+    recipe = _recipe(arguments)
     with watched("pretrain", "tokens", rated=True) as line:
 
         def progress(figures: dict[str, float]) -> None:
             line(int(figures["tokens"]), int(figures["total"]), loss=figures["loss"])
 
-        made = pretrain(arguments.texts, arguments.output, recipe, progress=progress)
+        made = pretrain(recipe, arguments.output, arguments.home, progress=progress)
     content = asdict(made) | {"folder": str(made.folder)}
     size = f"{made.parameters / 1e6:.1f} M weights, {made.bits_per_byte:.3f} bits per byte on held-out text"
     answer(arguments, content, f"{made.folder}: {size}, {made.seconds / 60:.1f} minutes.")
     return 0
+
+
+def _recipe(arguments: argparse.Namespace) -> Recipe:
+    """The recipe that is named first, if one is; texts take the place of its data, and flags that of its keys."""
+    from pipeline import recipe as recipes
+
+    first, *texts = arguments.texts
+    content: dict[str, Any] = {"name": arguments.output.name}
+    if recipes.is_recipe(first):
+        content = recipes.load(first).model_dump(mode="json")
+    else:
+        texts = arguments.texts
+    if texts:
+        content["data"] = [{"files": [str(path) for path in texts]}]
+    for section, flags in _FLAGS.items():
+        given = {key: value for flag, key in flags.items() if (value := getattr(arguments, flag)) is not None}
+        content[section] = content.get(section, {}) | given
+    if arguments.tokens is not None:
+        content["schedule"]["epochs"] = None
+    return recipes.check(content, "the recipe with the flags given")

@@ -152,7 +152,12 @@ def _minutes(policy: Policy, corpus: Corpus, base: Base, mechanism: Mechanism) -
     tokens = min(policy.data.max_tokens, corpus.characters / corpus.records / _CHARACTERS_PER_TOKEN + 2)
     records = min(corpus.records / corpus.units, policy.privacy.records_per_unit) if mechanism.unit == "person" else 1
     trained = mechanism.steps * mechanism.expected_batch * records * tokens
+    rules = policy.continued_pretraining
+    public = 0.0  # where its steps follow from the public text, which `plan` does not read
+    if rules is not None and isinstance(rules.steps, int):
+        public = rules.steps * rules.batch * rules.max_tokens
     minutes = {
+        **({"pretrain": public / backward / 60} if public else {}),
         "scrub": corpus.characters / (_SCRUB_CHARACTERS * min(_MOST_SCRUBBERS, os.cpu_count() or 1)) / 60,
         "train": trained / backward / 60,
         "audit": _attacks(policy, tokens, mechanism.expected_batch, forward, backward) / 60,

@@ -5,16 +5,24 @@ model, tokenizer = load(base)
 print(generate(model, tokenizer, "Dear"))
 """
 
-from pipeline.models.adapters import adapt, export, save_adapter, with_adapter
-from pipeline.models.base import BUNDLED, Base, device, load, load_tokenizer, resolve
-from pipeline.models.generation import Decoding, chat, generate, generate_all, stream
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.models.adapters import adapt, export, save_adapter, with_adapter
+    from pipeline.models.base import BUNDLED, Adaptation, Base, device, load, load_tokenizer, resolve
+    from pipeline.models.generation import Decoding, chat, continue_all, generate, generate_all, stream
 
 __all__ = [
     "BUNDLED",
+    "Adaptation",
     "Base",
     "Decoding",
     "adapt",
     "chat",
+    "continue_all",
     "device",
     "export",
     "generate",
@@ -26,3 +34,17 @@ __all__ = [
     "stream",
     "with_adapter",
 ]
+
+_HOMES = {
+    "adapters": ("adapt", "export", "save_adapter", "with_adapter"),
+    "base": ("BUNDLED", "Adaptation", "Base", "device", "load", "load_tokenizer", "resolve"),
+    "generation": ("Decoding", "chat", "continue_all", "generate", "generate_all", "stream"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: the ladder and its folders serve commands that must not wait for torch."""
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__} has no attribute {name}")

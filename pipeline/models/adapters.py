@@ -9,13 +9,14 @@ from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from pipeline.errors import ModelError
 from pipeline.folders import check_parent
-from pipeline.models.base import Base, load
+from pipeline.models.base import Adaptation, Base, load
 from pipeline.policy import Lora
 
 
@@ -90,24 +91,61 @@ def _matches(name: str, wanted: str) -> bool:
 def with_adapter(base: Base, adapter: Path) -> tuple[PeftModel, Any]:
     """The base model with a trained adapter on it, in eval mode, and the tokenizer.
 
+    An adapter that was trained on an adapted base holds that adaptation too (`save_adapter`), so it stands on the bare base.
+
     Raises:
         ModelError: the folder holds no adapter for this model.
     """
-    model, tokenizer = load(base)
+    model, tokenizer = load(base.model_copy(update={"adaptation": None}))
     if not (adapter / "adapter_config.json").is_file():
         raise ModelError(f"The folder {adapter} holds no adapter_config.json: give the folder of a release or of an adapter.")
     return PeftModel.from_pretrained(model, str(adapter)).eval(), tokenizer
 
 
-def save_adapter(model: PeftModel, folder: Path) -> Path:
-    """Write adapter_model.safetensors and adapter_config.json, naming the base by name and never by this machine's path."""
+def save_adapter(model: PeftModel, folder: Path, over: Adaptation | None = None) -> Path:
+    """Write adapter_model.safetensors and adapter_config.json, naming the base by name and never by this machine's path.
+
+    Args:
+        model: a base model with its adapter.
+        folder: where to.
+        over: what was merged into the base that the adapter was trained on: then the sum of both is written, an adapter of
+            the bare base.
+    """
     model.save_pretrained(str(folder), save_embedding_layers=False)  # "auto" would ask the Hub about the base
     (folder / "README.md").unlink(missing_ok=True)  # peft writes a template; the model card is the release's own
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text())
     config["base_model_name_or_path"] = Path(config["base_model_name_or_path"] or "base").name
+    if over is not None:
+        config = _add(over.folder, folder, config)
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     return folder
+
+
+def _add(first: Path, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Make the weights in `folder` the sum of those in `first` and their own, and return the configuration of the sum.
+
+    Of two adapters of one layer, s₁B₁A₁ + s₂B₂A₂ = [B₁ B₂] [s₁A₁; s₂A₂]: one adapter whose rank is the sum of theirs. `first`
+    is on every layer; a layer that has no second one is filled up with zeros.
+    """
+    known = json.loads((first / "adapter_config.json").read_text())
+    ranks = known["r"], config["r"]
+    scales = known["lora_alpha"] / known["r"], config["lora_alpha"] / config["r"]
+    one, other = (load_file(path / "adapter_model.safetensors") for path in (first, folder))
+    if not other.keys() <= one.keys() or any(settings.get("use_dora") for settings in (known, config)):
+        raise ModelError(
+            "The private adapter changes what the public one does not: give train.lora plain LoRA of linear layers."
+        )
+    made = {}
+    for name, weight in one.items():
+        rows = name.endswith("lora_A.weight")
+        shape = (ranks[1], weight.shape[1]) if rows else (weight.shape[0], ranks[1])
+        second = other.get(name, weight.new_zeros(shape))
+        parts = (scales[0] * weight, scales[1] * second) if rows else (weight, second)
+        made[name] = torch.cat(parts, dim=0 if rows else 1).contiguous()
+    save_file(made, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    base = config["base_model_name_or_path"]
+    return known | {"r": sum(ranks), "lora_alpha": sum(ranks), "lora_dropout": 0.0, "base_model_name_or_path": base}
 
 
 def export(base: Base, adapter: Path, folder: Path, *, merge: bool = True, precision: torch.dtype = torch.bfloat16) -> Path:

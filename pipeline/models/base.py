@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
-from pipeline.errors import ModelError
+from pipeline.errors import IntegrityError, ModelError
 from pipeline.folders import Value, digest_folder
 from pipeline.models import gguf, ladder
 
@@ -20,10 +21,32 @@ hf_logging.disable_progress_bar()  # the command line has its own
 BUNDLED = ("nano",)
 
 
+class Adaptation(Value):
+    """What continued pretraining on public text added to a base model: a LoRA adapter over it, in `folder`.
+
+    `digest` is taken over every file of the adapter's folder; `source` names the public file and `source_digest` is its
+    SHA-256. `records`, `tokens` and `steps` count what it was trained on and how long, `loss` its mean loss over the first and
+    over the last tenth of the steps (nats a token). `sharing` counts the private records of this run that share 13 words in a
+    row with the public text.
+    """
+
+    folder: Path
+    digest: str
+    source: str
+    source_digest: str
+    records: int
+    tokens: int
+    steps: int
+    loss: tuple[float, float]
+    seconds: float
+    sharing: int = 0
+
+
 class Base(Value):
     """A base model on this machine.
 
-    `digest` is taken over every file of its folder; `parameters` counts weights, `context` tokens.
+    `digest` is taken over every file of its folder; `parameters` counts weights, `context` tokens. Where the policy asks for
+    continued pretraining, `adaptation` is what that added to it.
     """
 
     name: str
@@ -32,6 +55,7 @@ class Base(Value):
     parameters: int
     context: int
     licence: str
+    adaptation: Adaptation | None = None
 
 
 def resolve(ref: str, home: Path) -> Base:
@@ -61,10 +85,28 @@ def resolve(ref: str, home: Path) -> Base:
 
 
 def load(base: Base) -> tuple[PreTrainedModel, Any]:
-    """The model in fp32 on this machine's device, in eval mode and frozen, and its tokenizer (with a padding token)."""
+    """The model in fp32 on this machine's device, in eval mode and frozen, and its tokenizer (with a padding token).
+
+    The base's adaptation, if it has one, is merged into its weights.
+
+    Raises:
+        IntegrityError: the adaptation is not the one that was made.
+    """
     model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32, local_files_only=True)
-    cast(nn.Module, model).to(device()).eval().requires_grad_(False)
+    cast(nn.Module, model).to(device())
+    if base.adaptation is not None:
+        model = _merged(model, base.adaptation)
+    cast(nn.Module, model).eval().requires_grad_(False)
     return model, load_tokenizer(base)
+
+
+def _merged(model: PreTrainedModel, adaptation: Adaptation) -> PreTrainedModel:
+    folder = adaptation.folder
+    if not folder.is_dir() or digest_folder(folder) != adaptation.digest:
+        raise IntegrityError(
+            f"The public adapter in {folder} is gone or was changed since it was made: delete {folder.parent} and run again."
+        )
+    return cast(Any, PeftModel.from_pretrained(model, str(folder))).merge_and_unload()
 
 
 def load_tokenizer(base: Base) -> Any:

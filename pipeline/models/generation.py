@@ -74,12 +74,25 @@ def generate_all(
     Raises:
         UsageError: a prompt leaves no room in the model's context.
     """
+    return continue_all(model, tokenizer, _rows(tokenizer, prompts), decoding, batch=batch)
+
+
+@torch.no_grad()
+def continue_all(
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Sequence[int]],
+    decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+    *,
+    batch: int = 16,
+) -> list[str]:
+    """`generate_all` for prompts that are tokens already, the one that begins a text first."""
     made: list[str] = []
     with torch.random.fork_rng():
         if decoding.seed is not None:
             torch.manual_seed(decoding.seed)
-        for start in range(0, len(prompts), batch):
-            inputs = _padded(model, tokenizer, prompts[start : start + batch], decoding)
+        for start in range(0, len(rows), batch):
+            inputs = _aligned(model, tokenizer, rows[start : start + batch], decoding)
             new = _continued(model, tokenizer, inputs, decoding)
             texts = tokenizer.batch_decode(cast(Any, new), skip_special_tokens=True)
             made += [_until(cast(str, text), decoding.stop) for text in texts]
@@ -157,13 +170,23 @@ def chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]])
     return cast(str, tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
 
 
+def _rows(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
+    """Prompts as tokens, after the one that begins a text."""
+    bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    rows = cast(list[list[int]], [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts])
+    return [row if row[:1] == [bos] else [cast(int, bos), *row] for row in rows]  # a chat template begins with its own
+
+
 def _padded(
     model: Model, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], decoding: Decoding
 ) -> dict[str, torch.Tensor]:
-    """Ids and mask [B, T], each prompt at the right end, after the token that begins a text."""
-    bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    rows = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
-    rows = [row if row[:1] == [bos] else [bos, *row] for row in cast(Any, rows)]  # a chat template begins with its own
+    return _aligned(model, tokenizer, _rows(tokenizer, prompts), decoding)
+
+
+def _aligned(
+    model: Model, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]], decoding: Decoding
+) -> dict[str, torch.Tensor]:
+    """Ids and mask [B, T], each prompt at the right end."""
     longest = max(map(len, rows))
     config = cast(Any, model).config
     context = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)

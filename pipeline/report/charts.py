@@ -5,6 +5,7 @@ pictures(content)["roc"]      # inline SVG, or None where its numbers were not m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib
@@ -14,7 +15,7 @@ from markupsafe import Markup
 
 from pipeline.report.curves import budget, course, exposure, identity, ladder
 from pipeline.report.figures import usable
-from pipeline.report.formats import count, number, plain, show
+from pipeline.report.formats import count, number, percent, plain, show
 from pipeline.report.svg import (
     ACCENT,
     BAD,
@@ -51,6 +52,7 @@ def pictures(content: dict[str, Any]) -> dict[str, Any]:
             "epsilon": _epsilon(content["epsilon"]),
             "roc": _roc(content["membership"]),
             "perplexity": _perplexity(content["utility"]),
+            "answers": _answers(content["utility"].get("completions")),
         }
 
 
@@ -169,25 +171,46 @@ def _roc(section: dict[str, Any]) -> Markup | None:
 
 
 def _perplexity(section: dict[str, Any]) -> Markup | None:
-    """Two bars from zero, base and tuned, with their intervals."""
-    rows = [("base model", "base_perplexity", CONTROL), ("tuned model", "perplexity", ACCENT)]
-    if not all(usable(section[key]) for _, key, _ in rows):
+    """Bars from zero, base and tuned and what public text gave in between, with their intervals."""
+    public = [("after public text", "public_perplexity", CONTROL)] if section.get("public_perplexity") else []
+    rows = [("base model", "base_perplexity", CONTROL), *public, ("tuned model", "perplexity", ACCENT)]
+    bars = [(title, section[key], f"/utility/{key}/value", colour) for title, key, colour in rows]
+    return _bars("perplexity", section["picture"], bars, number)
+
+
+def _answers(section: dict[str, Any] | None) -> Markup | None:
+    """ROUGE-L of the answers of base and tuned model, and of the control where there is one."""
+    if not section:
         return None
-    figure, (axis,) = canvas(74, (84, 4, 270, 66))
-    most = max(section[key]["high"] or section[key]["value"] for _, key, _ in rows)
-    axis.set(xlim=(0, most), ylim=(1.5, -0.5))
-    for index, (title, key, colour) in enumerate(rows):
-        found = section[key]
+    row = section["rows"][1]
+    titles = {"base": ("base model", CONTROL), "tuned": ("tuned model", ACCENT), "control": ("without privacy", CONTROL)}
+    bars = [(title, row[who], f"/utility/completions/rows/1/{who}/value", colour)
+            for who, (title, colour) in titles.items() if row[who] is not None]  # fmt: skip
+    return _bars("answers", section["picture"], bars, percent)
+
+
+def _bars(
+    name: str, picture: dict[str, Any], rows: list[tuple[str, dict[str, Any] | None, str, str]], spell: Callable[[float], str]
+) -> Markup | None:
+    """Bars from zero with their intervals, of (title, figure, where it stands in the report, colour)."""
+    shown = [(title, found, place, colour) for title, found, place, colour in rows if found is not None and usable(found)]
+    if len(shown) < len(rows):
+        return None
+    high, left = 33 * len(rows) + 8, 84 if len(rows) == 2 else 118
+    figure, (axis,) = canvas(high, (left, 4, 354 - left, high - 8))
+    most = max(row["high"] or row["value"] for _, row, _, _ in shown) or 1
+    axis.set(xlim=(0, most), ylim=(len(rows) - 0.5, -0.5))
+    for index, (title, found, place, colour) in enumerate(shown):
         axis.barh(index, found["value"], height=0.56, color=colour)
         end = found["value"]
         if found["low"] is not None and found["high"] is not None:
             axis.plot([found["low"], found["high"]], [index, index], color=INK, linewidth=1.5)
             end = found["high"]
-        label(axis, title, index, 84)
-        words = axis.annotate(number(found["value"]), (end, index), (8, 0), textcoords="offset points", va="center")
-        words.set_gid(at(f"/utility/{key}/value"))
+        label(axis, title, index, left)
+        words = axis.annotate(spell(found["value"]), (end, index), (8, 0), textcoords="offset points", va="center")
+        words.set_gid(at(place))
     axis.axis("off")
-    return inline(figure, "perplexity", section["picture"]["title"], section["picture"]["alt"])
+    return inline(figure, name, picture["title"], picture["alt"])
 
 
 def trends(content: dict[str, Any]) -> dict[str, list[Markup]]:

@@ -63,6 +63,19 @@ NAMES: dict[str, Name] = {
     "utility.perplexity": Name("Perplexity of the tuned model", "number", "", ""),
     "utility.base_accuracy": Name("Next-token accuracy of the base model", "percent", "", ""),
     "utility.accuracy": Name("Next-token accuracy of the tuned model", "percent", "", ""),
+    "utility.public_perplexity": Name("Perplexity of the base model after public text", "number", "", ""),
+    "utility.public_ratio": Name("Perplexity after public text against the base model", "number", "", ""),
+    "utility.public_accuracy": Name("Next-token accuracy of the base model after public text", "percent", "", ""),
+}
+
+ANSWERS = {"exact_match": "Exact match", "rouge_l": "ROUGE-L", "next_token_accuracy": "Next-token accuracy"}
+_MODELS = {"utility.base_": "base model", "utility.": "tuned model", "control.utility.": "control without privacy"}
+_ASKED = "Does it answer as the records do?"
+_BETTER = "Try more records or a better base model, or look whether completions are longer than audit.completion_tokens."
+NAMES |= {
+    f"{prefix}{key}": Name(f"{title} of answers to held-out prompts, {who}", "percent", _ASKED, _BETTER)
+    for prefix, who in _MODELS.items()
+    for key, title in ANSWERS.items()
 }
 
 ATTACKS = {

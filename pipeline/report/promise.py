@@ -23,6 +23,7 @@ def promise(policy: dict[str, Any], trained: dict[str, Any], data: dict[str, Any
     epsilon, delta = trained["epsilon"], trained["delta"]
     groups = {size: (trained.get("group_epsilon") or {}).get(size) for size in _GROUPS}
     certainty = 1 / (1 + math.exp(-epsilon))
+    adapted = policy.get("continued_pretraining") is not None
     chosen = policy["train"].get("selection") is not None
     return {
         "finding": f"What an outsider can learn from this model about any one {unit} of the data is limited, by proof.",
@@ -51,6 +52,7 @@ def promise(policy: dict[str, Any], trained: dict[str, Any], data: dict[str, Any
             f"the mechanism: sampling rate, noise, clipping norm, number of steps, δ and the number of {unit}s, "
             "from which some of these follow",
             "the planted secrets, their coins and their scores; they are random text and belong to nobody",
+            *(["the text of continued pretraining (continued_pretraining.public_data)"] if adapted else []),
             *(["the records by which the released step was chosen (train.selection.public_data)"] if chosen else []),
         ],
     }

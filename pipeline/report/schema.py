@@ -59,6 +59,8 @@ _SHARED = {
     "leak": "attack:text title:text trained:figure? control:figure? excess:figure?",
     "played": "game:text hits:int cases:int high:num? control_hits:int control_cases:int",
     "leaked": "entity:text title:text games:[played]",
+    "answers": "text:text rows:[answered] picture:picture",
+    "answered": "title:text base:figure? tuned:figure? control:figure?",
     "samples": "text:text shown:bool checked_by:text? withheld:int samples:[sample]",
     "sample": "prompt:text text:text? why:text",
     "row": "ref:text what:text status:text evidence:[link] missing:[text] rest:text recall:num? low:num?",
@@ -100,7 +102,8 @@ _SECTIONS = {
     "membership": "finding:text how:text best:num? metrics:[metric] attacks:[attack] roc:[curve] picture:picture",
     "extraction": "finding:text how:text confidence:num attacks:[leak] kinds:[leaked] left:figure? risk:[figure]",
     "utility": "finding:text how:text base_perplexity:figure? perplexity:figure? base_accuracy:figure? accuracy:figure? "
-    "perplexity_ratio:figure? samples:samples picture:picture",
+    "perplexity_ratio:figure? public_perplexity:figure?~ public_accuracy:figure?~ public_ratio:figure?~ public:text?~ "
+    "completions:answers?~ samples:samples picture:picture",
     "reproduce": "finding:text note:text command:text policy:text seed:int digests:[digest] versions:[named] hardware:[named] "
     "seconds:[stage] total_seconds:num? changes:changes",
     "coverage": "finding:text note:text counts:counts frameworks:[framework]",

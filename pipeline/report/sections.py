@@ -88,6 +88,7 @@ def reproduce(stages: Stages, policy_digest: str) -> dict[str, Any]:
         "Data, with planted secrets": stages["planted"]["digest"],
         "Canary manifest": stages["planted"]["manifest_digest"],
         "Base model": stages["trained"]["base"]["digest"],
+        **({"Public adapter": adaptation["digest"]} if (adaptation := stages["trained"]["base"].get("adaptation")) else {}),
         "Adapter": stages["trained"]["adapter_digest"],
         "Evidence": stages["evidence"]["digest"],
     }

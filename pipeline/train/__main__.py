@@ -33,7 +33,7 @@ from pipeline import policy as policies
 from pipeline.canaries import Planted
 from pipeline.errors import HushtuneError, StageError, UsageError
 from pipeline.ledger import Claim, Ledger, Spend
-from pipeline.train import distributed
+from pipeline.train import continued, distributed
 from pipeline.train.loop import train
 from pipeline.train.mechanism import Mechanism
 
@@ -72,7 +72,7 @@ def _train(folder: Path, team: distributed.Team) -> None:
     ledger = Ledger(home) if team.leads else None
     train(
         planted,
-        models.resolve(rules.model, home),
+        continued.of_run(models.resolve(rules.model, home), rules, folder),
         mechanism,
         rules,
         folder / "trained",

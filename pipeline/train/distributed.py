@@ -25,14 +25,17 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from peft import PeftModel
 
 from pipeline import folders
 from pipeline.errors import StageError, UsageError
 from pipeline.folders import Value
 from pipeline.train.entropy import SYSTEM, Entropy
-from pipeline.train.examples import Example
+from pipeline.train.examples import Even, Example
+from pipeline.train.fallback import Gradients, gradients_for
 from pipeline.train.mechanism import Mechanism
 from pipeline.train.optimizer import UnitOptimizer
+from pipeline.train.reuse import EntryStates
 from pipeline.train.sampling import PoissonSampler
 
 Unit = list[Example]
@@ -54,6 +57,7 @@ class Alone:
     """A training that one process does alone. `leads` is true for the process that speaks to the ledger and writes files."""
 
     rank, size = 0, 1
+    promises = True  # privacy; `plain.Unprotected` does not
 
     @property
     def leads(self) -> bool:
@@ -67,6 +71,12 @@ class Alone:
     def optimizer(self, inner: torch.optim.Optimizer, mechanism: Mechanism) -> UnitOptimizer:
         """The private optimizer around `inner`."""
         return UnitOptimizer(inner, mechanism)
+
+    def gradients(
+        self, model: PeftModel, clipping_norm: float, padding: int, states: EntryStates | None, even: Even
+    ) -> Gradients:
+        """What adds up the clipped gradients of the units."""
+        return gradients_for(model, clipping_norm, padding, states, even)
 
     def begin(self, taken: int, parameters: Sequence[torch.nn.Parameter], optimizer: UnitOptimizer) -> int:
         """Start from the leading process's weights and optimizer state; returns its count of steps taken."""

@@ -32,7 +32,7 @@ def gradients_for(
     padding: int,
     states: EntryStates | None = None,
     even: Even | None = None,
-) -> UnitGradients | HookGradients | LoopGradients:
+) -> Gradients:
     """The fastest path that covers the model; its `path` says in words which one it is, and why.
 
     With `even` shapes, large products are done in the precision that the device has for them.
@@ -153,3 +153,6 @@ class HookGradients(LoopGradients):
 
 def _first(names: list[str]) -> str:
     return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "") if names else "a check"
+
+
+Gradients = UnitGradients | HookGradients | LoopGradients

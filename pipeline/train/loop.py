@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -40,6 +41,8 @@ Spend = Callable[[int], None]
 
 _STATES = "entry-states-{}.f32"
 _GROUPS = (2, 10)
+NO_PRIVACY = sys.float_info.max
+"""ε of a training without clipping and noise: it fails every limit, and JSON has no infinity."""
 
 
 class Trained(Value):
@@ -100,7 +103,9 @@ def train(
         spend: called with the running count of noisy steps before each update.
         taken: noisy steps that the ledger has already recorded for this claim.
         progress: called after each step with `epsilon`.
-        team: the processes that train together; `spend` and `progress` are called by the leading one only.
+        team: the processes that train together; `spend` and `progress` are called by the leading one only. With
+            `plain.Unprotected` the same steps are taken without clipping and noise: ε is NO_PRIVACY, which passes no gate, and
+            no privacy.json is written.
 
     Raises:
         InputError: records are too long and the policy refuses to cut them.
@@ -111,12 +116,13 @@ def train(
     inputs = {
         "planted": planted.digest,
         "base": base.digest,
+        "adaptation": base.adaptation.digest if base.adaptation else None,
         "mechanism": mechanism.model_dump(mode="json"),
         "train": policy.train.model_dump(mode="json"),
         "data": policy.data.model_dump(mode="json"),
         "claim": claim,
         "public": selection.digest(policy),
-    }
+    } | ({} if team.promises else {"unprotected": True})
 
     def work(partial: Path) -> Trained | None:
         return _train(planted, base, mechanism, policy, partial, folder, spend, taken, progress, team)
@@ -163,7 +169,7 @@ def _train(
     _check_rows(gradients_for(adapted, mechanism.clipping_norm, int(tokenizer.pad_token_id)), examples, tokenizer)
     states = _entry_states(adapted, examples, policy, partial, team)
     even = Even(policy.data.max_tokens, policy.train.microbatch_tokens)
-    gradients = gradients_for(adapted, mechanism.clipping_norm, int(tokenizer.pad_token_id), states, even)
+    gradients = team.gradients(adapted, mechanism.clipping_norm, int(tokenizer.pad_token_id), states, even)
     _check_rows(gradients, examples, tokenizer)
     if states is not None:
         states.forget()  # what the check made up: a record may bear the same id
@@ -179,7 +185,7 @@ def _train(
     gradients.lost = state["lost_gradients"]
     chooser.resume(state["selection"])
     before = weights(adapted)
-    epsilons = _EpsilonSoFar(mechanism)
+    epsilons = _EpsilonSoFar(mechanism) if team.promises else None
     losses = _appended(partial / "losses.jsonl") if team.leads else nullcontext()
     started = time.monotonic()
     tokens = 0
@@ -210,7 +216,7 @@ def _train(
                 if team.leads:
                     checkpoint.save(state)
             if team.leads:
-                progress(taken, mechanism.steps, epsilon=epsilons(taken))
+                progress(taken, mechanism.steps, **({"epsilon": epsilons(taken)} if epsilons else {}))
     if not team.leads:
         return None
     if state["updates"] == 0:
@@ -219,7 +225,7 @@ def _train(
             "which reserves again."
         )
     updates = chooser.choose(adapted, state["updates"])
-    models.save_adapter(adapted, private_folder(partial / "adapter"))
+    models.save_adapter(adapted, private_folder(partial / "adapter"), base.adaptation)
     trained = Trained(
         folder=folder,
         adapter=folder / "adapter",
@@ -230,10 +236,10 @@ def _train(
         steps=mechanism.steps,
         noisy_steps=taken,
         updates=updates,
-        epsilon=mechanism.epsilon(),
-        epsilon_prv=mechanism.epsilon_prv(),
+        epsilon=mechanism.epsilon() if team.promises else NO_PRIVACY,
+        epsilon_prv=mechanism.epsilon_prv() if team.promises else NO_PRIVACY,
         delta=mechanism.delta,
-        group_epsilon={str(size): e for size in _GROUPS if math.isfinite(e := mechanism.group_epsilon(size))},
+        group_epsilon=_group_epsilons(mechanism) if team.promises else {},
         records=len(examples),
         records_cut=sum(example.cut > 0 for example in examples),
         tokens_per_second=tokens / max(1e-9, time.monotonic() - started),
@@ -243,10 +249,15 @@ def _train(
         gradients=gradients.path,
         manifest_digest=planted.manifest_digest,
     )
-    write_json(partial / "privacy.json", statement(trained, policy, chooser.statement()))
+    if team.promises:
+        write_json(partial / "privacy.json", statement(trained, policy, chooser.statement()))
     for path in partial.glob(_STATES.format("*")):
         path.unlink()
     return trained
+
+
+def _group_epsilons(mechanism: Mechanism) -> dict[str, float]:
+    return {str(size): e for size in _GROUPS if math.isfinite(e := mechanism.group_epsilon(size))}
 
 
 def rehearse(planted: Planted, base: models.Base, policy: Policy) -> None:

@@ -66,10 +66,16 @@ def statement(trained: Trained, policy: Policy, selection: dict[str, Any] | None
         "lost_gradients": trained.lost_gradients,
         "canary_manifest": trained.manifest_digest,
         "gradients": trained.gradients,
-        "public": [*PUBLIC, *(["the records of train.selection.public_data"] if selection else [])],
+        "continued_pretraining": trained.base.adaptation
+        and trained.base.adaptation.model_dump(mode="json", exclude={"folder", "seconds", "sharing"}),
+        "public": [*PUBLIC, *_public_text(trained), *(["the records of train.selection.public_data"] if selection else [])],
         "outside_the_guarantee": list(OUTSIDE),
         "versions": {name: version(name) for name in ("torch", "opacus", "peft", "transformers", "dp-accounting")},
     }
+
+
+def _public_text(trained: Trained) -> list[str]:
+    return ["the text of continued_pretraining.public_data"] if trained.base.adaptation else []
 
 
 def _weights(policy: Policy) -> str:

@@ -63,8 +63,14 @@ def test_pretrain_makes_a_model_that_generates(home, tmp_path, capsys):
     for seed, path in enumerate(texts):
         path.write_text(tiny.sentence(seed, 40))
     folder = home / "models" / "own"
-    sizes = ["--layers", "1", "--width", "16", "--heads", "2", "--vocab", "300", "--context", "32", "--tokens", "2000"]
-    assert cli.main(["models", "pretrain", *map(str, texts), "--output", str(folder), *sizes, "--json"]) == 0
+    (tmp_path / "own.yaml").write_text("data: [{files: [none.txt]}]\narchitecture: {context: 32}")
+    sizes = ["--layers", "1", "--width", "16", "--heads", "2", "--vocab", "300", "--tokens", "2000"]
+    assert (
+        cli.main(
+            ["models", "pretrain", str(tmp_path / "own.yaml"), *map(str, texts), "--output", str(folder), *sizes, "--json"]
+        )
+        == 0
+    )
     made = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert made["folder"] == str(folder)
     assert 0 < made["bits_per_byte"] < 20
@@ -79,4 +85,4 @@ def test_pretrain_makes_a_model_that_generates(home, tmp_path, capsys):
 def test_pretrain_refuses_a_width_that_does_not_fit(tmp_path, capsys):
     call = ["models", "pretrain", "x.txt", "--output", str(tmp_path / "m"), "--width", "30", "--heads", "4"]
     assert cli.main(call) == 2
-    assert "--width 30" in capsys.readouterr().err
+    assert "width 30" in capsys.readouterr().err

@@ -68,6 +68,30 @@ def released(policy: Policy | None = None, **changes: Any) -> dict[str, Any]:
     return build(policy or load("default"), **{**stages(), **changes})
 
 
+def asked() -> dict[str, Any]:
+    """Records with prompts, a twin without privacy, and a base model that learned from public text first."""
+    values = stages()
+    values["trained"]["base"]["adaptation"] = {
+        "folder": "/somewhere/else", "digest": hexes("public adapter"), "source": "guidelines.jsonl",
+        "source_digest": hexes("guidelines"), "records": 5_200, "tokens": 614_400, "steps": 300, "loss": [5.1, 4.4],
+        "seconds": 310.0, "sharing": 12,
+    }  # fmt: skip
+    figures = [
+        ("utility.public_perplexity", 171.2, 160.0, 183.9), ("utility.public_ratio", 0.538, 0.521, 0.556),
+        ("utility.public_accuracy", 0.318, 0.309, 0.327),
+    ]  # fmt: skip
+    for prefix, middle in (("utility.base_", 0.08), ("utility.", 0.27), ("control.utility.", 0.34)):
+        figures += [
+            (f"{prefix}exact_match", middle / 3, middle / 6, middle / 2),
+            (f"{prefix}rouge_l", middle, middle - 0.03, middle + 0.04),
+        ]
+        figures.append((f"{prefix}next_token_accuracy", middle + 0.2, middle + 0.18, middle + 0.22))
+    for name, value, low, high in figures:
+        known = {"name": name, "value": value, "low": low, "high": high, "n": 100, "method": "a method", "resolvable": True}
+        values["evidence"]["figures"][name] = {**known, "conditions": {}, "seconds": 4.0}
+    return build(load("default"), **values)
+
+
 def awaiting() -> dict[str, Any]:
     """All gates passed, and a person must approve."""
     values = stages()

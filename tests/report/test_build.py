@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 from pathlib import Path
@@ -327,3 +328,29 @@ class TestAttacks:
 
 def test_example_file_name_only():
     assert Path(sample.released()["data"]["source"]).name == sample.released()["data"]["source"]
+
+
+class TestPublicTextAndAnswers:
+    def test_a_report_without_them_does_not_speak_of_them(self):
+        content = sample.released()
+        assert content["utility"]["public"] is content["utility"]["completions"] is None
+        page = render(content)
+        assert "What it answers" not in page
+        assert "Public text" not in page
+
+    def test_the_gain_of_public_text_stands_beside_that_of_private_training(self):
+        content = sample.asked()
+        assert "from 318 to 171 by public text, and to 96.7 by private training" in content["utility"]["finding"]
+        assert "12 private records share 13 words" in content["utility"]["public"]
+        assert "/somewhere" not in json.dumps(content)
+        assert {"name": "Public adapter", "digest": sample.hexes("public adapter")} in content["reproduce"]["digests"]
+        page = render(content)
+        assert 'data-at="/utility/public_perplexity/value"' in page
+        assert content["utility"]["public"] in html.unescape(page)
+
+    def test_answers_are_told_of_base_model_and_control(self):
+        content = sample.asked()
+        rows = {row["title"]: row for row in content["utility"]["completions"]["rows"]}
+        assert [rows["ROUGE-L"][who]["value"] for who in ("base", "tuned", "control")] == [0.08, 0.27, 0.34]
+        assert "ROUGE-L of the base model 8 %" in content["utility"]["completions"]["picture"]["alt"]
+        assert 'data-at="/utility/completions/rows/1/control/value"' in render(content)

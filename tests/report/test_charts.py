@@ -12,14 +12,14 @@ from pipeline.report.charts import pictures
 from tests.report import sample
 from tests.report.page import Page
 
-KEYS = ("entities", "identity", "course", "budget", "exposure", "ladder", "epsilon", "roc", "perplexity")
+KEYS = ("entities", "identity", "course", "budget", "exposure", "ladder", "epsilon", "roc", "perplexity", "answers")
 
 
 def every(made):
     return [*made["gates"], *(made[key] for key in KEYS if made[key])]
 
 
-@pytest.mark.parametrize("make", [sample.released, sample.rejected, sample.bare])
+@pytest.mark.parametrize("make", [sample.released, sample.rejected, sample.bare, sample.asked])
 def test_well_formed_and_small(make):
     for picture in every(pictures(make())):
         root = ElementTree.fromstring(str(picture))
@@ -40,6 +40,7 @@ def test_what_was_not_measured_is_not_drawn():
         "ladder",
         "roc",
         "perplexity",
+        "answers",
     ]
 
 

@@ -50,7 +50,7 @@ def _locate(name: str, seen: tuple[str, ...]) -> Path:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Once)
+        content = yaml.load(path.read_text(encoding="utf-8"), Once)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""
@@ -70,7 +70,7 @@ class _Twice(yaml.YAMLError):
         self.problem_mark = mark
 
 
-class _Once(yaml.SafeLoader):
+class Once(yaml.SafeLoader):
     """Plain values only, as `yaml.safe_load`, and each key once."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

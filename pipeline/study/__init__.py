@@ -1,0 +1,1 @@
+"""Studies: the line on a grid of models, ε and seeds, to see what size and privacy cost and buy."""
