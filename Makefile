@@ -2,13 +2,14 @@
 #   make run    the main job on the bundled example      make test      the test suite
 #   make lint   style and types                          make test-all  slow tests too
 #   make bench  speed against stock LoRA and Opacus              make deploy    server, schedules and a worker, until Ctrl-C
+#   make test-deploy  a deployment as a user has it: cron, kills, faults, a soak (under half an hour; HUSHTUNE_SOAK_RUNS=50)
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test test-all lint bench deploy setup
+.PHONY: run test test-all lint bench deploy test-deploy setup
 .DEFAULT_GOAL := run
 
 run: setup
@@ -18,7 +19,7 @@ test: setup
 	@$(BIN)/python -m pytest
 
 test-all: setup
-	@$(BIN)/python -m pytest -m "slow or not slow"
+	@$(BIN)/python -m pytest -m "slow or not slow" --ignore=tests/deployment
 
 lint: setup
 	@$(BIN)/ruff check .
@@ -30,6 +31,9 @@ bench: setup
 
 deploy: setup
 	@$(BIN)/hushtune deploy --up
+
+test-deploy: setup
+	@$(BIN)/python -m pytest -m slow -v tests/deployment
 
 setup: .venv/ready
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prefect import get_run_logger, task
 
-from flows import runners, stages
+from flows import runners, stages, takeover
 from flows.outcome import Gate, Outcome
 from flows.parameters import Finetune
 from pipeline import anchors, approval, cohorts, facts, gates, models, policy, resume, retention, runs, storage, waivers
@@ -81,6 +81,7 @@ def _opened(job: Finetune) -> Opened | None:
         for sentence in found.said:
             get_run_logger().info(sentence)
     stages.rename(run)
+    takeover.take_over(run)
     runs.keep_policy(run.folder, rules)
     facts.start(run.folder, f"hushtune run {data.name} --policy {rules.name} --name {run.name}")
     return Opened(run=run, rules=rules, base=base, intake=files)
