@@ -149,6 +149,7 @@ def test_the_project_declares_the_entry_point():
     assert project["entry-points"]["hushtune.commands"] == {
         "run": "flows.commands:run",
         "deploy": "flows.deploy:deploy",
+        "study": "flows.study_command:study",
     }
     assert project["scripts"]["hushtune"] == "pipeline.cli:main"
 

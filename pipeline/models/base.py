@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import PeftModel
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as hf_logging
@@ -106,6 +105,8 @@ def _merged(model: PreTrainedModel, adaptation: Adaptation) -> PreTrainedModel:
         raise IntegrityError(
             f"The public adapter in {folder} is gone or was changed since it was made: delete {folder.parent} and run again."
         )
+    from peft import PeftModel  # only a base with a public adapter needs it
+
     return cast(Any, PeftModel.from_pretrained(model, str(folder))).merge_and_unload()
 
 

@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -51,6 +52,7 @@ def scrub(records: int, engines: list[str], rounds: int) -> dict[str, Any]:
                 began = time.perf_counter()
                 made = work(corpus, rules, folder / "scrubbed", probes=None, mapper=mapper)
                 seconds.setdefault(way, []).append(time.perf_counter() - began)
+                print(way, round(seconds[way][-1], 2), file=sys.stderr, flush=True)
                 digests.add((made.digest, tuple(sorted(made.entities.items()))))
 
             for turn in range(rounds):

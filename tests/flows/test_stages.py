@@ -73,8 +73,8 @@ def test_no_task_caches_or_persists():
 
     found = [value for value in vars(tasks).values() if type(value).__name__ == "Task"]
     assert {task.name for task in found} == {
-        "open", "read", "probe", "scrub", "pretrain", "plant", "reserve", "train", "audit", "judge", "report", "publish", "hold",
-        "discard",
+        "open", "read", "pretrain", "probe", "scrub", "plant", "reserve", "train", "audit", "judge", "report",
+        "publish", "hold", "discard",
     }  # fmt: skip
     for task in found:  # what is tried again: test_rules.py
         assert task.cache_policy == NO_CACHE

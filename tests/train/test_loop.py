@@ -20,7 +20,7 @@ from pipeline.canaries import Planted
 from pipeline.corpus import Part, Record, load_records, save_records
 from pipeline.errors import InputError, ModelError, StageError
 from pipeline.folders import digest_file
-from pipeline.train import loop
+from pipeline.train import distributed, loop
 from pipeline.train import optimizer as optimizer_module
 from pipeline.train.coverage import check_rows_are_independent
 from pipeline.train.examples import Example
@@ -316,8 +316,8 @@ def test_a_loop_with_a_planted_fault_is_caught(
 ) -> None:
     """Negative controls: each way to wire the loop wrongly breaks exactly the promise that it should."""
     if fault == "clipping":
-        real = loop.gradients_for
-        monkeypatch.setattr(loop, "gradients_for", lambda model, norm, *rest: real(model, 1000 * norm, *rest))
+        real = distributed.gradients_for
+        monkeypatch.setattr(distributed, "gradients_for", lambda model, norm, *rest: real(model, 1000 * norm, *rest))
     elif fault == "noise scale":
         init = UnitOptimizer.__init__
 
