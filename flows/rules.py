@@ -17,6 +17,7 @@ class Rule(NamedTuple):
 # longer than its hours is stopped as Ctrl-C would stop it, and the next run goes on from what it has done.
 RULES = {
     "read": Rule(2, 12, 2),
+    "pretrain": Rule(2, 168, 20),
     "probe": Rule(0, 1, 1),
     "scrub": Rule(2, 72, 20),
     "plant": Rule(0, 6, 3),
