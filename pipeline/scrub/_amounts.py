@@ -29,7 +29,7 @@ _CODE = (
     r"|PEN|PHP|PKR|PLN|PLZ|"
     r"PTE|ROL|RON|RSD|RUB|RUR|SAR|SEK|SGD|SIT|SKK|THB|TND|TRL|TRY|TWD|UAH|USD|UZS|VND|YUM|ZAR)"
 )
-_SIGN = r"(?:(?:US|AU|CA|NZ|HK|[ACS])?\$|[€£¥₹₽₺₴₩₪₫฿]|\bRs\.?|\bFr\.|\bDM\b)"
+_SIGN = r"(?:(?:US|AU|CA|NZ|HK|[ACS])?\$|[€£¥₹₽₺₴₩₪₫฿]|\bKshs?\.?|\bRM(?=[ ]?\d)|\bRs\.?|\bFr\.|\bDM\b)"
 _CURRENCY = (
     r"(?:euros?|dollars?|pounds?(?:[ ]sterling)?|sterling|cents?|pence|rou?bles?|z[lł]ot(?:ys?|ych|ies)"
     r"|lev[as]?|lei|forints?|"
@@ -38,7 +38,7 @@ _CURRENCY = (
     r"dirhams?|dinars?|denars?|pesos?|reais|rands?|hryvni?as?|drachmas?|guilders?|kunas?|tolars?|lit[ai][is]?|lats|kroons?|"
     r"manats?|drams?|laris?|tenge|shekels?|riyals?|baht|pesetas?|escudos?|schillings?|shillings?|naira|quid|bucks)\b"
 )
-_OF = r"(?:\p{Lu}[\p{Ll}-]+[ ]){0,2}"  # new Turkish liras, United States dollars
+_OF = r"(?:US[ ]|\p{Lu}[\p{Ll}-]+[ ]){0,2}"  # new Turkish liras, United States dollars
 _EACH = r"(?:[ ](?:an?|per|each)[ ](?:hour|day|week|month|quarter|year|annum|square[ ]met(?:re|er)|hectare)\b)?"
 _CODED = rf"(?:[ ]\({_CODE}\))?{_EACH}"
 _MONEY = (

@@ -7,7 +7,9 @@ group is the finding. Repetitions are bounded, so that no text makes a rule slow
 
 from __future__ import annotations
 
+from pipeline.scrub._ages import AGES
 from pipeline.scrub._amounts import AMOUNT_CONTEXT, AMOUNTS
+from pipeline.scrub._files import MORE_DATES, MORE_RECORDS
 from pipeline.scrub._secrets import FAIR, SECRETS, STRONG, WEAK, Rule
 from pipeline.scrub._traits import TRAITS
 
@@ -96,6 +98,7 @@ _DATE = (
     Rule(rf"(?i)\b(?:{_WEEKDAY},?[ ]+)?{_MONTH}[ ]+\d{{1,2}}(?:st|nd|rd|th)?\b(?:,?[ ]+\d{{4}}\b)?", FAIR),
     Rule(rf"(?i)\b(?:{_WEEKDAY},?[ ]+)?(?:{_MONTH}[ ]+)?{_MONTH}(?:,?[ ](?:of[ ])?)\d{{4}}\b", FAIR),
     Rule(rf"(?i)\b{_WEEKDAY}\b", FAIR),
+    *MORE_DATES,
     Rule(r"(?i)(?<![\w.])\d{1,2}[.:]\d{2}[ ]?(?:hrs|hours)\b", FAIR),
     Rule(
         r"(?i)\b(?:in|since|until|till|of|from|and|between|by|before|after|during|early|late|mid|year|summer|autumn|spring|winter|"
@@ -119,6 +122,9 @@ _SAYS_NAME = (
     r"attention:?|c/o|(?:sincerely|regards|wishes|cheers|thanks|thank you|best|yours|love|signed),?))"
 )
 _PERSON = (
+    Rule(r"\((?P<value>\p{Han}{2,4})\)", FAIR),
+    Rule(rf"(?<!\w){TITLE}[ \t]+(?:\p{{Lu}}[ ]){{1,3}}{_NAMES}", STRONG),  # Mr J C Kowalski
+    Rule(r"(?<![\w.])(?:\p{Lu}[ ]){2,3}\p{Lu}\p{Ll}[\p{L}'’-]+\b", FAIR),
     Rule(rf"(?<!\w){TITLE}[ \t]+(?:(?:and|or|&)[ ]{TITLE}[ \t]+)?(?:(?:{_PARTICLE})[ ]){{0,2}}{_NAMES}", STRONG),
     Rule(r"(?<!\w)(?i:mr|mrs|ms|miss|dr|prof)\.?[ ]+(?P<value>\p{L}[\p{L}'’-]+)", FAIR),  # typed without capitals
     Rule(rf"(?<![\w.])(?:\p{{Lu}}\.[ ]?){{1,3}}(?:{_PARTICLE}[ ]){{0,2}}\p{{Lu}}[\p{{L}}'’-]+\b", FAIR),  # J. R. Kowalski
@@ -174,15 +180,16 @@ _ORGANIZATION = (
     Rule(
         rf"(?<!\w)(?:\d{{1,3}}(?:st|nd|rd|th)[ ])?(?:\p{{Lu}}[\p{{L}}'’-]+[ ]){{0,4}}{_BODY}[ ](?:of|for|at|in)[ ]"
         rf"(?:the[ ])?(?!(?i:{_MONTH}|{_WEEKDAY}\b))\p{{Lu}}[\p{{L}}'’-]+(?:[ ]\p{{Lu}}[\p{{L}}'’-]+){{0,2}}"
-        rf"|(?<!\w)(?:\p{{Lu}}[\p{{L}}'’-]+[ ]){{1,5}}{_BODY}(?:[ ]No\.?[ ]?\d{{1,4}})?(?!\p{{L}})"
+        rf"|(?<!\w)(?:\p{{Lu}}[\p{{L}}'’-]+[ ]){{1,5}}{_BODY}(?:[ ][Nn]o\.?[ ]?\d{{1,4}})?(?!\p{{L}})"
         rf"|(?<!\w){_BODY}[ ]No\.?[ ]?\d{{1,4}}(?!\w)",
         FAIR,
     ),
     Rule(
         r"(?<!\w)(?!(?:The|This|That|An?|Our|My|His|Her|Their|No|Any|In|At|By|For)\b)\p{Lu}[\p{L}'’-]+[ ]"
-        r"(?:(?:remand|district|regional|city|town|county|municipal|military|central)[ ])?"
-        r"(?:police(?:[ ](?:station|department|force))?|prison|court|hospital|"
-        r"prosecutor(?:['’]s[ ]office)?|detention[ ]cent(?:re|er))\b",
+        r"(?:(?:remand|district|regional|city|town|county|municipal|military|central|public|psychiatric|savings|general)[ ])?"
+        r"(?:police(?:[ ](?:station|department|force))?|prison|court|hospital|clinic|bank|"
+        r"prosecutor(?:['’]s[ ]office)?|(?:nursing|care)[ ]home|"
+        r"(?:detention|reception|screening|application|health|medical)[ ]cent(?:re|er))\b",
         FAIR,
     ),
     Rule(  # companies by the forms of other countries
@@ -213,6 +220,7 @@ _CODE = (  # up to six letters, then a run with a digit near its start
 )
 _THREE_DIGITS = r"(?=[A-Za-z/.-]{0,8}\d[A-Za-z/.-]?\d[A-Za-z/.-]?\d)"
 _RECORD = (
+    *MORE_RECORDS,
     Rule(rf"{_KIND}{_NUMBERED}{_IS}{_CODE}", STRONG),
     Rule(rf"{_KIND}[ \t]*:?[ \t]*{_THREE_DIGITS}{_CODE}", FAIR),
     Rule(rf"(?<!\w)(?i:nos?)\.[ ]?{_THREE_DIGITS}{_CODE}", FAIR),
@@ -239,21 +247,6 @@ _RECORD = (
         r"](?:Civ|Crim|Admin|Fam|Ch|Div))?[ ]\d{1,5}\b",
         FAIR,
     ),
-)
-
-_NUMBER_WORD = (
-    r"(?:(?:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)(?:[ -](?:one|two|three|four|five|six|seven|eight|nine))?|"
-    r"ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen|nineteen|one|two|three|four|five|six|seven|eight|nine)"
-)
-_AGE = (
-    Rule(
-        rf"(?i)\b(?:\d{{1,3}}|{_NUMBER_WORD})(?:[ -]?(?:and a half))?[ -]?(?:years?|yrs?|y/?o|months?|"
-        rf"weeks?)[ .-]{{0,2}}(?:old|of age)\b",
-        STRONG,
-    ),
-    Rule(r"(?i)\b\d{1,3}[ -]?(?:y/o|yo|y\.o\.)(?!\w)", STRONG),
-    Rule(rf"(?i)\b(?:aged?|at the age of|age[ ]?[:=])[ ]?(?P<value>\d{{1,3}}|{_NUMBER_WORD})\b(?!\s*(?:%|days?|hours?))", FAIR),
-    Rule(r"(?i)\b\d{2,3}[- ]year[- ]old\b", STRONG),
 )
 
 # --- addresses -------------------------------------------------------------------------------------------------------
@@ -345,7 +338,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "ORGANIZATION": _ORGANIZATION,
     "RECORD_NUMBER": _RECORD,
     "SECRET": SECRETS,
-    "AGE": _AGE,
+    "AGE": AGES,
     "STREET_ADDRESS": _ADDRESS,
     "AMOUNT": AMOUNTS,
     "TRAIT": TRAITS,

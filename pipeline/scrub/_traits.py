@@ -85,6 +85,16 @@ _WORK = (
     ),
     Rule(rf"(?i)\b(?:rank|profession|post)[ ]of[ ](?:an?[ ])?(?P<value>{_NP})", FAIR),
     Rule(r"(?i)\bmembers?[ ]of[ ]parliament\b", FAIR),
+    Rule(r"(?ri)\b(?:\p{L}{3,15}[ -]){0,2}\p{L}{3,20}[ ]by[ ](?:profession|occupation|trade|training|ethnicity)\b", FAIR),
+    Rule(  # Anna Kowalska, housewife, came
+        rf"\p{{Lu}}[\p{{L}}'’-]{{1,20}},[ ](?P<value>(?:{_ABOUT}){{0,2}}?{_WORD})(?=[,;])",
+        FAIR,
+    ),
+    Rule(  # was deputy head of the customs post
+        rf"(?i)\b{_BE}[ ](?P<value>(?:an?[ ]|the[ ])?(?:former[ ]|deputy[ ])?(?:head|director|manager|chair(?:man|woman)?"
+        r"|member|owner|founder|headmaster|treasurer)[ ]of[ ](?:the|an?)[ ](?:\p{L}{3,15}[ ])?\p{L}{3,15})",
+        FAIR,
+    ),
 )
 
 # --- origin, faith ---------------------------------------------------------------------------------------------------
@@ -108,7 +118,9 @@ _ORIGIN = (
     ),
     Rule(rf"\b(?:[Aa]n?[ ])?ethnic[ ]{_PEOPLE}\b", FAIR),
     Rule(
-        rf"\b{_BE}[ ](?P<value>an?[ ]\p{{Lu}}\p{{Ll}}+(?:[ ]\p{{Lu}}\p{{Ll}}+)?)(?=[,.;]|[ ](?:and|by|of|who|from|with)\b)",
+        rf"\b{_BE}[ ]"
+        rf"(?P<value>an?[ ](?:stateless[ ])?\p{{Lu}}\p{{Ll}}+(?:[ ]\p{{Lu}}\p{{Ll}}+)?)"
+        r"(?=[,.;]|[ ](?:and|by|of|who|from|with)\b)",
         FAIR,
     ),
 )
@@ -124,7 +136,9 @@ _PHRASE = (
     rf"(?:{_STOP}[\p{{L}}-]{{3,16}})(?:[ ]\p{{Ll}}{{3,14}})?)?"
 )
 _ILL = (
-    r"(?:[\p{L}-]{2,20}(?:itis|osis|a?emia|pathy|algia|phrenia|plegia|trophy|lepsy|sclerosis)|asthma"
+    r"(?:[\p{L}-]{2,20}(?:itis|osis|a?emia|pathy|algia|phrenia|plegia|trophy|lepsy|lexia|sclerosis)|asthma|"
+    r"(?:cerebral[ ])?palsy|incontinence|burnout|concussion|hae?matomas?|bruis(?:es|ing)|abrasions?|lacerations?|"
+    r"scars?|amputations?|miscarriage"
     r"|diabet(?:es|ic)|cancer|tumour|tumor|leuk\p{L}+|"
     r"lymphoma|carcinoma|melanoma|hypertension|depression|anxiety|autism|dementia|epilepsy|tuberculosis"
     r"|pneumonia|stroke|HIV|AIDS|"
@@ -153,6 +167,19 @@ _HEALTH = (
         r"(?:[ ]of[ ](?:the|his|her)[ ](?:\p{Ll}{3,12}[ ])?\p{Ll}{3,12})?)",
         FAIR,
     ),
+    Rule(  # his reactive depression, Mr Kowalski's stroke
+        r"(?:\b(?i:his|her|their|my|whose)|\p{Lu}\p{Ll}{2,20}['’]s|(?i:\b(?:client|applicant|patient|plaintiff|child|mother|father"
+        rf"|son|daughter)['’]s))[ ](?P<value>(?:\p{{Ll}}{{4,15}}[ ])?(?!(?:failure|attack|defect|dependenc)){_ILL})(?![ ]to\b)",
+        FAIR,
+    ),
+    Rule(
+        rf"\b(?:has|had|having|with|has had|noted|recorded|mentioned|developed|sustained|complaints of)[ ]"
+        rf"(?P<value>(?:an?[ ])?(?:{_STOP}[\p{{Ll}}-]{{4,15}}[ ]){{0,2}}?(?!(?:failure|attack|defect|dependenc)){_ILL}"
+        rf"(?:[ ](?:on|of|to|in)[ ](?:the|his|her|both)[ ](?:\p{{Ll}}{{3,12}}[ ])?\p{{Ll}}{{3,12}})?"
+        rf"(?:(?:,|[ ]and|,[ ]and)[ ](?:an?[ ])?(?:\p{{Ll}}{{4,15}}[ ])?{_ILL})*)",
+        FAIR,
+    ),
+    Rule(r"(?i)\b(?:\d{1,2}|one|two|three|four|five|six|seven|eight|nine)[ ](?:weeks|months?)[ ]pregnant\b", STRONG),
     Rule(
         r"(?i)\b(?:post-?traumatic[ ]stress[ ]disorder|PTSD|HIV[ -]positive|wheelchair[ -]bound|paraplegic|quadriplegic)\b",
         FAIR,
@@ -170,14 +197,14 @@ _HEALTH = (
 # --- family ----------------------------------------------------------------------------------------------------------
 _FAMILY = (
     Rule(
-        r"(?i)\b(?:has|have|had|having|with|of|raised|the)[ ](?P<value>(?:two|three|four|five|six|seven|eight|nine"
-        r"|ten|\d{1,2})[ ]"
+        r"(?i)\b(?:has|have|had|having|with|of|raised|the|his|her|their|my)[ ]"
+        r"(?P<value>(?:two|three|four|five|six|seven|eight|nine|ten|\d{1,2})[ ]"
         r"(?:(?:minor|young|small|adult|grown-up|other)[ ])?(?:children|sons|daughters|kids|siblings|brothers|sisters))\b",
         FAIR,
     ),
     Rule(
         r"(?i)\b(?:(?:an?|the)[ ])?(?:single[ ]|divorced[ ]|widowed[ ])?(?:mother|father|parent)s?[ ]of[ ]"
-        r"(?:(?:\d{1,2}|two|three|four|five|six|seven|eight|nine|ten|an?)(?:[ ](?:minor|young|small|adult|grown-up))?"
+        r"(?:(?:\d{1,2}|one|two|three|four|five|six|seven|eight|nine|ten|an?)(?:[ ](?:minor|young|small|adult|grown-up))?"
         r"(?:[ ](?:children|sons?|daughters?|girls?|boys?|child))?)\b",
         STRONG,
     ),
@@ -187,5 +214,7 @@ _FAMILY = (
         FAIR,
     ),
 )
+
+_FAMILY += (Rule(r",[ ](?P<value>divorced|widowed|unmarried|cohabiting)(?=[,;.])", FAIR),)
 
 TRAITS = (*_WORK, *_ORIGIN, *_HEALTH, *_FAMILY)

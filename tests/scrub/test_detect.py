@@ -57,6 +57,19 @@ FOUND = [
     ("order #884213 never came", "884213"),
     ("my policy number is: HX 9981 2231", "HX 9981 2231"),
     ("claim 77120034 denied", "77120034"),
+    ("Criminal Appeal No 12 of 2004 was heard", "12 of 2004"),
+    ("the file CR-05-AB-0012-2009 is here", "CR-05-AB-0012-2009"),
+    ("see Q 1234-05 for that", "Q 1234-05"),
+    ("by decision no. 47 they refused", "47"),
+    ("Dated: 20090315", "20090315"),
+    ("they left on Good Friday 2011", "Good Friday 2011"),
+    ("At that time she was 43, and he knew", "43"),
+    ("his chronic bronchitis grew worse", "chronic bronchitis"),
+    ("Mr Kowalski's epilepsy was known", "epilepsy"),
+    ("the doctor noted bruises on his left arm and a fracture", "bruises on his left arm and a fracture"),
+    ("Ms Anna Kowalska, midwife, came", "midwife"),
+    ("a welder by trade, he left", "welder by trade"),
+    ("we heard Mr J C Kowalski-Bright", "Mr J C Kowalski-Bright"),
     ("Send it to 12 Rose Hill Lane, Apt. 4, Springfield, IL 62704 please", "12 Rose Hill Lane, Apt. 4, Springfield, IL 62704"),
     ("I live at 221B Baker Street, London NW1 6XE", "221B Baker Street, London NW1 6XE"),
     ("Lieferung: Hauptstraße 12, 10115 Berlin", "Hauptstraße 12"),
@@ -303,7 +316,7 @@ def test_recasing_keeps_length_and_letters(text: str) -> None:
         ("judgments", 0.88, 0.97),  # read by nobody before its first measurement; rules have been made since
         ("appeals", 0.88, 0.97),  # read after the last rule was made
         ("rulings", 0.89, 0.97),  # written before the rules for amounts and traits, by who then made those: 0.911 at first
-        ("hearings", 0.87, 0.88),  # by a hand that had not seen the rules: 0.874 and 0.888 at first, short of what is aimed at
+        ("hearings", 0.89, 0.88),  # by a hand that had not seen the rules: 0.874 and 0.888 at first; some rules came after
     ],
 )
 def test_court_text_that_was_written_for_this_test(
