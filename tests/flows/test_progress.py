@@ -27,7 +27,7 @@ def test_progress_grows_to_the_end(shown, monkeypatch, last):
         progress.passed("run", stage)
     assert shown == sorted(shown)
     assert shown[-1] == 100
-    assert len(shown) == 4 * 10
+    assert len(shown) == 4 * 11
 
 
 def test_a_stage_tells_now_and_then(shown, monkeypatch):
