@@ -50,8 +50,8 @@ def make(folder: Path) -> Path:
 def leaking(folder: Path) -> None:
     """Data of each of the two, a model and two policies, under one of which the model really learns by heart.
 
-    Few short records, a wide layer, and so large a promise that the noise hides nobody: some 54 of 64 guesses at which canaries
-    were trained on are right. The policy sound differs in the promise alone, and there every other guess is.
+    Few short records, a wide layer, and so large a promise that the noise hides nobody: the strongest attack tells members from
+    others with an AUC of 0.8 to 0.9. The policy sound differs in the promise alone, and there it is some 0.5.
     """
     model = tiny.llama(layers=1, width=64)
     model.config.tie_word_embeddings = False
@@ -77,7 +77,7 @@ def leaking(folder: Path) -> None:
         },
         "audit": line.policy(folder)["audit"] | {"prefix_tokens": 1, "suffix_tokens": 4},
         "gates": line.OPEN_GATES
-        | {"epsilon_spent": {"at_most": 50}, "membership": UNGATED | {"at_most": 50}, "guesses": guesses},
+        | {"epsilon_spent": {"at_most": 50}, "membership": {"judge": "value", "at_most": 0.7}, "guesses": guesses},
     }  # fmt: skip
     line.write(folder / "leaking.yaml", content)
     sound = {"epsilon": 1, "lifetime": {"budget": "sound", "epsilon": 100, "delta": 9e-4}}

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -88,18 +89,33 @@ def test_cron_fires_by_itself_and_releases(station, fired):
         verify(station.home / "releases" / "line" / version)
 
 
-def test_a_run_that_learns_by_heart_is_rejected(station, launched):
-    state = launched["leaking"]["state"]
-    assert (state["name"], state["type"]) == ("Rejected", "FAILED")
-    assert "epsilon.correct_guesses" in state["message"]
+def test_a_run_that_learns_by_heart_is_rejected_and_its_sound_twin_is_not(station, launched):
+    leaking, sound = (found(station, name) for name in ("leaking", "sound"))
+    assert (launched["leaking"]["state"]["name"], launched["leaking"]["state"]["type"]) == ("Rejected", "FAILED")
+    assert leaking.auc > 0.7
+    assert "membership" in leaking.failed
+    assert leaking.failed <= {"membership", "guesses", "epsilon_bound"}  # one attack or another proves it, too
     assert sites.versions(station.home, "leaking") == []
-    (folder,) = (station.home / "runs").glob("leaking-*")
-    gates = {gate["name"]: gate for gate in json.loads((folder / "verdict.json").read_text())["gates"]}
-    failed = {name for name, gate in gates.items() if not gate["passed"]}
-    assert "guesses" in failed
-    assert failed <= {"guesses", "epsilon_bound"}  # at times the attack even proves more than ε 1
-    assert not (folder / "trained" / "adapter" / "adapter_model.safetensors").exists()
-    assert launched["sound"]["state"]["name"] == "Released"  # the same line, data and gates, at a small promise
+    assert not list((station.home / "runs").glob("leaking-*/trained/adapter/adapter_model.safetensors"))
+    assert sound.auc < 0.7
+    if sound.valid:  # a split that is uneven by chance, once in twenty, rightly voids the figure
+        assert launched["sound"]["state"]["name"] == "Released"
+
+
+class Found(NamedTuple):
+    """What the audit of a run found: the strongest attack's AUC, whether it is valid, and the gates that failed."""
+
+    auc: float
+    valid: bool
+    failed: set[str]
+
+
+def found(station: Station, name: str) -> Found:
+    (folder,) = (station.home / "runs").glob(f"{name}-*")
+    figure = json.loads((folder / "evidence" / "evidence.json").read_text())["figures"]["membership.worst.auc"]
+    gates = json.loads((folder / "verdict.json").read_text())["gates"]
+    failed = {gate["name"] for gate in gates if not gate["passed"]}
+    return Found(figure["value"], all(figure["conditions"].values()), failed)
 
 
 def test_a_run_waits_for_approval_and_is_approved(station, launched, approved):
