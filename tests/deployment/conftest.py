@@ -4,6 +4,8 @@ import pytest
 
 from tests.deployment.harness import Station
 
+collect_ignore = ["spy"]  # what is in it is for the processes that the tests start: no test, and no doctest, is there
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
