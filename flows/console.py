@@ -13,6 +13,7 @@ from rich.text import Text
 from flows.outcome import Outcome
 from pipeline.display import Board, Line, Row
 
+PRETRAIN = Row("pretrain", "steps")
 ROWS = (
     Row("start"),
     Row("read"),
@@ -43,7 +44,7 @@ def shown(rows: Sequence[Row] = ROWS, *, pretrains: bool = False) -> Iterator[Bo
 
     `pretrains` adds the row of continued pretraining, which most runs do without.
     """
-    board = Board((*rows[:2], Row("pretrain", "steps"), *rows[2:]) if pretrains else rows)
+    board = Board((*rows[:2], PRETRAIN, *rows[2:]) if pretrains else rows)
 
     def stop(number: int, frame: object) -> None:
         board.stopped = True

@@ -79,7 +79,7 @@ def _workplace(output: Path) -> Iterator[Path]:
         try:
             yield folder
         except BaseException:
-            if any(folder.glob("scrubbed.partial/shards/*.json")):
+            if any(folder.glob("scrubbed.partial/shards/[0-9]*.json")):
                 print(f"What is finished is kept in {folder}, with the text as it is: run again to go on.", file=sys.stderr)
             else:
                 shutil.rmtree(folder)

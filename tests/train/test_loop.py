@@ -227,9 +227,9 @@ def test_weights_move_at_the_first_step_and_survive_saving_reloading_and_merging
     held: dict[str, torch.Tensor] = {}
     save = models.save_adapter
 
-    def seen(model: PeftModel, folder: Path) -> Path:
+    def seen(model: PeftModel, folder: Path, *over: object) -> Path:
         held["logits"] = model(input_ids=torch.arange(2, 12)[None]).logits.detach()
-        return save(model, folder)
+        return save(model, folder, *over)
 
     monkeypatch.setattr(models, "save_adapter", seen)
     trained = run(planted, base, tmp_path / "trained", mechanism(steps=1))
