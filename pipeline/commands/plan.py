@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.commands.common import answer, columns, data_file, quiet, resolved_policy, watched
 from pipeline.folders import Value
+from pipeline.models import ladder
 
 if TYPE_CHECKING:
     from pipeline.corpus import Corpus
@@ -22,7 +22,7 @@ _CHARACTERS_PER_TOKEN = 3.5
 _SCRUB_CHARACTERS = 15_000  # a second and core, measured with the default detector
 _MOST_SCRUBBERS = 4
 _COHORTS = 6  # shown of each plan
-_PACKED = 3  # the audit scores long packed sequences, which run faster than `_speed`'s short ones
+_PACKED = 3  # the audit scores long packed sequences, which run faster than a training's short ones
 _RIVALS = 300  # tokens of a removed value's candidates
 _TWIN_STEPS = 80  # that the twin took on the bundled example
 
@@ -142,13 +142,13 @@ def forecast(policy: Policy, corpus: Corpus, base: Base, home: Path) -> Plan:
         lifetime_cap=cap,
         cohorts=cohorts,
         fits=after <= cap,
-        minutes=_minutes(policy, corpus, base, mechanism),
+        minutes=_minutes(policy, corpus, base, mechanism, home),
     )
 
 
-def _minutes(policy: Policy, corpus: Corpus, base: Base, mechanism: Mechanism) -> dict[str, float]:
+def _minutes(policy: Policy, corpus: Corpus, base: Base, mechanism: Mechanism, home: Path) -> dict[str, float]:
     """A rough guess, by stage, from the size of the work and the base model's speed on this machine."""
-    forward, backward = _speed(base, policy.data.max_tokens)
+    forward, backward = _speed(base, home)
     tokens = min(policy.data.max_tokens, corpus.characters / corpus.records / _CHARACTERS_PER_TOKEN + 2)
     records = min(corpus.records / corpus.units, policy.privacy.records_per_unit) if mechanism.unit == "person" else 1
     trained = mechanism.steps * mechanism.expected_batch * records * tokens
@@ -180,24 +180,10 @@ def _attacks(policy: Policy, tokens: float, batch: int, forward: float, backward
     return packed / (_PACKED * forward) + rules.samples * policy.data.max_tokens / forward + twin
 
 
-def _speed(base: Base, length: int) -> tuple[float, float]:
-    """Tokens a second of the base model: forward, and forward and backward to its inputs, which is what frozen LoRA costs."""
-    import torch
-
-    from pipeline import models
-
-    model, tokenizer = models.load(base)
-    ids = torch.randint(len(tokenizer), (8, min(length, base.context)), generator=torch.Generator().manual_seed(0))
-    embedded = model.get_input_embeddings()(ids.to(model.device)).detach().requires_grad_(True)
-    forward = backward = 0.0
-    for _ in range(2):  # the first also warms up
-        started = time.perf_counter()
-        logits = model(inputs_embeds=embedded).logits
-        middle = time.perf_counter()
-        logits.logsumexp(-1).sum().backward()
-        forward = max(forward, ids.numel() / (middle - started))
-        backward = max(backward, ids.numel() / (time.perf_counter() - started))
-    return forward, backward
+def _speed(base: Base, home: Path) -> tuple[float, float]:
+    """Tokens a second of the base model, forward alone and in training: as the last run here trained, or estimated."""
+    trained = ladder.measured(home).get(base.digest) or ladder.tokens_per_second(base.parameters, ladder.matrix_rate())
+    return 2 * trained, trained
 
 
 def _text(made: Plan, policy: Policy, base: Base) -> str:

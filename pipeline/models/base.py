@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, cast
-
-import torch
-from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
-from transformers.utils import logging as hf_logging
+from typing import TYPE_CHECKING, Any, cast
 
 from pipeline.errors import IntegrityError, ModelError
 from pipeline.folders import Value, digest_folder
-from pipeline.models import gguf, ladder
+from pipeline.models import ladder
 
-hf_logging.disable_progress_bar()  # the command line has its own
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
 BUNDLED = ("nano",)
 
 
@@ -66,10 +65,7 @@ def resolve(ref: str, home: Path) -> Base:
         ModelError: there is no such model here, or its folder does not hold one.
     """
     folder = _locate(ref, home)
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"The folder {folder} holds no model that transformers can read: its config.json is unfit.") from error
+    config = _config(folder)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise ModelError(f"The folder {folder} holds no .safetensors weights: save the model with save_pretrained first.")
@@ -78,7 +74,7 @@ def resolve(ref: str, home: Path) -> Base:
         folder=folder,
         digest=digest_folder(folder),
         parameters=sum(_count(path) for path in weights),
-        context=int(getattr(config, "max_position_embeddings", 0) or getattr(config, "n_positions", 0) or 1024),
+        context=int(config.get("max_position_embeddings") or config.get("n_positions") or 1024),
         licence=_licence(folder),
     )
 
@@ -90,13 +86,37 @@ def load(base: Base) -> tuple[PreTrainedModel, Any]:
 
     Raises:
         IntegrityError: the adaptation is not the one that was made.
+        ModelError: transformers cannot read the model.
     """
-    model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32, local_files_only=True)
-    cast(nn.Module, model).to(device())
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # the command line has its own
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(_unfit(base.folder)) from error
+    model = cast(Any, loaded).to(device())
     if base.adaptation is not None:
         model = _merged(model, base.adaptation)
-    cast(nn.Module, model).eval().requires_grad_(False)
-    return model, load_tokenizer(base)
+    return model.eval().requires_grad_(False), load_tokenizer(base)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """A model's config.json, read as what it is: whoever only looks for a model does not wait for transformers."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        known = isinstance(config["model_type"], str)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(_unfit(folder)) from error
+    if not known:
+        raise ModelError(_unfit(folder))
+    return config
+
+
+def _unfit(folder: Path) -> str:
+    return f"The folder {folder} holds no model that transformers can read: its config.json is unfit."
 
 
 def _merged(model: PreTrainedModel, adaptation: Adaptation) -> PreTrainedModel:
@@ -115,6 +135,8 @@ def load_tokenizer(base: Base) -> Any:
 
     It is typed as Any since transformers' own annotations leave open whether a token's id is a number.
     """
+    from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(base.folder, local_files_only=True)
     if tokenizer.eos_token_id is None:
         raise ModelError(f"The tokenizer of {base.name} has no end-of-text token: set eos_token in its tokenizer_config.json.")
@@ -125,6 +147,8 @@ def load_tokenizer(base: Base) -> Any:
 
 def device() -> torch.device:
     """CUDA if present, else the CPU."""
+    import torch
+
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -132,6 +156,8 @@ def _locate(ref: str, home: Path) -> Path:
     if ref in BUNDLED:
         return Path(str(files("pipeline") / "assets" / ref))
     if ref.endswith(".gguf") and Path(ref).is_file():
+        from pipeline.models import gguf
+
         return gguf.converted(Path(ref), home / "models")
     for folder in (Path(ref), ladder.folder(ref, home)):
         if (folder / "config.json").is_file():
@@ -147,7 +173,7 @@ def _count(weights: Path) -> int:
     with weights.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-    return sum(int(torch.Size(shape).numel()) for shape in shapes)
+    return sum(math.prod(shape) for shape in shapes)
 
 
 def _licence(folder: Path) -> str:

@@ -11,7 +11,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal, cast
 
 import dp_accounting
 from dp_accounting.mechanism_calibration import NoBracketIntervalFoundError
@@ -69,9 +70,7 @@ class Mechanism(Value):
 
         `grid` is the spacing of the privacy losses: a coarser one is quicker and errs on the side of a larger ε.
         """
-        if steps == 0:
-            return 0.0
-        return PLDAccountant(value_discretization_interval=grid).compose(self.event(steps)).get_epsilon(self.delta)
+        return 0.0 if steps == 0 else _epsilon(cast(Any, self), self.steps if steps is None else steps, grid)
 
     def group_epsilon(self, size: int) -> float:
         """ε at `delta` for a group of `size` units together, infinite where none can be given.
@@ -91,6 +90,12 @@ class Mechanism(Value):
         accountant = PRVAccountant()
         accountant.history = [(self.noise_multiplier, self.sampling_rate, self.steps if steps is None else steps)]
         return float(accountant.get_epsilon(self.delta))
+
+
+@lru_cache(maxsize=256)
+def _epsilon(run: Mechanism, steps: int, grid: float) -> float:
+    """`Mechanism.epsilon`, computed once in a process: it is asked for by plan, statement, audit and report."""
+    return PLDAccountant(value_discretization_interval=grid).compose(run.event(steps)).get_epsilon(run.delta)
 
 
 def delta_for(policy: Policy, units: int) -> float:
