@@ -91,3 +91,18 @@ def hardware() -> dict[str, str]:
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
     return found
+
+
+def peak_megabytes() -> float:
+    """Largest resident memory of this process so far, MB.
+
+    From the kernel's status where it has one: `ru_maxrss` of a child begins with its parent's.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
+    except (OSError, StopIteration):
+        import resource
+
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return used / (1 << 20 if platform.system() == "Darwin" else 1 << 10)

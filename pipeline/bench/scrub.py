@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipeline import corpus as corpora
+from pipeline import facts
 from pipeline import policy as policies
 from pipeline.policy import Policy, Scrub
 from pipeline.scrub import detect, recall
@@ -102,7 +102,7 @@ def _stage(records: int) -> None:
             )
         corpus = corpora.read(folder / "data.jsonl", policy, folder / "corpus")
         scrub(corpus, policy, folder / "scrubbed", probes=None, workers=1)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10))
+    print(facts.peak_megabytes())
 
 
 def _texts(data: Path, policy: Policy, records: int) -> list[str]:

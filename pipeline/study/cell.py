@@ -8,7 +8,6 @@ a run in HOME/runs, charged in the ledger, whose weights are deleted and whose t
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import torch
 
-from pipeline import anchors, audit, canaries, cohorts, corpus, models, retention, runs, scrub
+from pipeline import anchors, audit, canaries, cohorts, corpus, facts, models, retention, runs, scrub
 from pipeline.audit import Evidence
 from pipeline.canaries import Planted
 from pipeline.corpus import Corpus
@@ -308,7 +307,7 @@ def _cell(
         seconds=wall,
         busy_seconds=busy,
         tokens_per_second=taught.tokens_per_second,
-        peak_megabytes=peak(),
+        peak_megabytes=facts.peak_megabytes(),
         device="cuda" if on_gpu else "cpu",
         threads=spec.threads,
         gradients=taught.gradients,
@@ -341,18 +340,3 @@ class _Clock:
 
     def read(self) -> tuple[float, float]:
         return time.monotonic() - self._wall, time.process_time() - self._busy
-
-
-def peak() -> float:
-    """Largest resident memory of this process so far, MB.
-
-    From the kernel's status where it has one: `ru_maxrss` of a child begins with its parent's.
-    """
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
-    except (OSError, StopIteration):
-        import resource
-
-        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return used / (1 << 20 if os.uname().sysname == "Darwin" else 1 << 10)
