@@ -9,7 +9,7 @@ from prefect import get_run_logger, task
 from flows import runners, stages, takeover
 from flows.outcome import Gate, Outcome
 from flows.parameters import Finetune
-from pipeline import anchors, approval, cohorts, facts, gates, models, policy, resume, retention, runs, storage, waivers
+from pipeline import approval, facts, gates, models, policy, resume, retention, runs, storage, waivers
 from pipeline import audit as attacks
 from pipeline import corpus as corpora
 from pipeline import intake as intakes
@@ -25,10 +25,12 @@ from pipeline.display import Line
 from pipeline.folders import Value, digest, write_json, write_text
 from pipeline.gates import Verdict
 from pipeline.intake import Intake
-from pipeline.ledger import Claim, Ledger, Standing
+from pipeline.ledger import Ledger, Standing
 from pipeline.models import Base
 from pipeline.policy import Policy
 from pipeline.release import Release
+from pipeline.reserve import Plan
+from pipeline.reserve import reserve as take
 from pipeline.runs import Run
 from pipeline.scrub import Scrubbed
 from pipeline.scrub.probes import write_probes
@@ -36,14 +38,6 @@ from pipeline.strictness import check_name
 from pipeline.train import continued, launch, selection
 from pipeline.train.loop import Trained, rehearse
 from pipeline.train.loop import train as train_adapter
-from pipeline.train.mechanism import Mechanism, calibrate
-
-
-class Plan(Value):
-    """What a run may spend: its mechanism and its reservation."""
-
-    mechanism: Mechanism
-    claim: Claim
 
 
 class Opened(Value):
@@ -151,29 +145,12 @@ def reserve(line: Line, run: Run, rules: Policy, corpus: Corpus, planted: Plante
     """Calibrate the noise and take the whole planned mechanism out of the lifetime budget."""
     rehearse(planted, base, rules)  # refuses what training would, before it is paid for
     selection.check(rules, run.folder / "corpus" / "records.jsonl", run.folder)
-    rules.privacy.lifetime.check(planted.train_units)
-    mechanism = calibrate(rules, planted.train_units)
-    ledger = Ledger(run.home)
-    anchors.expect(run.home, ledger)
-    claim = ledger.reserve(
-        run=run.id,
-        lifetime=rules.privacy.lifetime,
-        sampling_rate=mechanism.sampling_rate,
-        noise_multiplier=mechanism.noise_multiplier,
-        steps=mechanism.steps,
-        epsilon=rules.privacy.epsilon,
-        delta=mechanism.delta,
-        policy_digest=rules.digest,
-        unit=mechanism.unit,
-        units=cohorts.units_of(corpus, rules, cohorts.load_key(run.home)),
-        manifest=planted.manifest_digest,
-    )
-    write_json(run.folder / "claim.json", claim.model_dump(mode="json"))
-    write_json(run.folder / "mechanism.json", mechanism.model_dump(mode="json"))
+    plan = take(run, rules, corpus, planted)
+    mechanism = plan.mechanism
     line.say(f"σ {mechanism.noise_multiplier:g}, q {mechanism.sampling_rate:.2g}, {mechanism.steps} steps")
     row = mechanism.model_dump(mode="json") | {"sampling_rate": mechanism.sampling_rate}
     stages.table(run, "mechanism", [row], "Mechanism reserved in the ledger")
-    return Plan(mechanism=mechanism, claim=claim)
+    return plan
 
 
 @stages.stage("train")

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from pipeline import anchors, audit, canaries, cohorts, corpus, facts, models, retention, runs, scrub
+from pipeline import audit, canaries, corpus, facts, models, retention, runs, scrub
 from pipeline.audit import Evidence
 from pipeline.canaries import Planted
 from pipeline.corpus import Corpus
@@ -24,6 +24,7 @@ from pipeline.folders import Progress, Value, digest, digest_file, private_folde
 from pipeline.ledger import Ledger
 from pipeline.models import Base
 from pipeline.policy import Policy
+from pipeline.reserve import reserve
 from pipeline.scrub import Scrubbed
 from pipeline.study.spec import Point, Spec
 from pipeline.train.distributed import ALONE
@@ -231,23 +232,8 @@ def _charged(
     ready = prepare(spec, rules, opened.folder, home, progress=progress)
     planted = canaries.plant(ready.scrubbed, base, rules, opened.folder / "planted", progress=progress)
     rehearse(planted, base, rules)
-    rules.privacy.lifetime.check(planted.train_units)
-    mechanism = calibrate(rules, planted.train_units)
-    anchors.expect(home, ledger)
-    claim = ledger.reserve(
-        run=opened.id,
-        lifetime=rules.privacy.lifetime,
-        sampling_rate=mechanism.sampling_rate,
-        noise_multiplier=mechanism.noise_multiplier,
-        steps=mechanism.steps,
-        epsilon=rules.privacy.epsilon,
-        delta=mechanism.delta,
-        policy_digest=rules.digest,
-        unit=mechanism.unit,
-        units=cohorts.units_of(ready.corpus, rules, cohorts.load_key(home)),
-        manifest=planted.manifest_digest,
-    )
-    write_json(opened.folder / "claim.json", claim.model_dump(mode="json"))
+    plan = reserve(opened, rules, ready.corpus, planted)
+    mechanism, claim = plan.mechanism, plan.claim
     taught = train(
         planted, base, mechanism, rules, opened.folder / "trained", claim=claim.id,
         spend=lambda steps: ledger.spend(claim, steps), taken=ledger.taken(claim), progress=progress,
