@@ -3,18 +3,11 @@
 It counts the noisy steps that touch weights, a byte each. The count is the truth that the ledger is held against. It is written
 by the process that takes the step, as the step begins, to the file that HUSHTUNE_TEST_STEPS names; what is appended outlives a
 kill -9.
-
-And it has server and worker give free memory back every few seconds, so that their size is what they hold. Without it glibc
-keeps some 40 MB that Prefect's clients have freed, which grows over the first dozens of runs and is no leak.
 """
 
-import ctypes
-import gc
 import importlib.util
 import os
 import sys
-import threading
-import time
 
 WATCHED = "pipeline.train.optimizer"
 
@@ -48,15 +41,5 @@ def watch(optimizer):
     optimizer.step = step
 
 
-def give_back():
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
-    while trim:
-        time.sleep(3)
-        gc.collect()
-        trim(0)
-
-
 if "HUSHTUNE_TEST_STEPS" in os.environ:
     sys.meta_path.insert(0, Finder())
-    if "flows.supervisor" in sys.orig_argv:
-        threading.Thread(target=give_back, daemon=True).start()
