@@ -237,6 +237,8 @@ def _rejection(result: GateResult, gate: Gate, figure: Figure | None) -> str:
     remedy = _remedy(gate.figure)
     if _lack(gate, figure):
         remedy = (_TEETH if gate.at_most is not None else _SHARPER) if _is_toothless(gate, figure) else _EVIDENCE
+    elif gate.judge != "value" and figure is not None and _within(gate, figure.value):
+        remedy = f"{_NARROWER} {remedy}"
     how = "is inconclusive" if result.inconclusive else "failed"
     return f"Gate {result.name} {how}: {result.why} {gate.why} {remedy} The limit is owned by: {gate.owner}."
 
@@ -256,6 +258,10 @@ def _bound_name(gate: Gate) -> str:
 
 
 _EVIDENCE = "What cannot be shown is not released: try more records or a larger audit section in the policy, and run again."
+_NARROWER = (
+    "The figure itself is within the limit and only its bound is not, which a larger sample narrows (audit.extraction_records, "
+    "audit.membership_records, data.held_out; scrub.probes for a recall)."
+)
 _TEETH = "Try more canaries.guesses (and canaries.count), or a lower limit: an attack counts only if it could have succeeded."
 _SHARPER = (
     "Try fewer audit.exposure_canaries, a larger canaries.alphabet or a higher limit: an attack counts only if it could have "

@@ -236,6 +236,13 @@ def test_sentences():
     )
 
 
+@pytest.mark.parametrize(("value", "narrower"), [(0.01, True), (0.03, False)])
+def test_a_figure_within_the_limit_whose_bound_is_not_asks_for_a_larger_sample(value, narrower):
+    chosen = rules({"only": Gate(figure="x.y", judge="high", at_most=0.02, why="Nothing comes out.", owner="the officer")})
+    (reason,) = judge(chosen, evidence(figure("x.y", value, 0.0, 0.04, n=750))).reasons
+    assert ("only its bound is not, which a larger sample narrows" in reason) is narrower
+
+
 def test_numbers_that_differ_are_spelled_apart():
     result = judge(rules({"only": gate(at_most=8)}), evidence(figure("x.y", 8.0000001))).gates[0]
     assert not result.passed
