@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 from transformers import LlamaConfig
 
 from pipeline.errors import InputError
-from pipeline.policy import Section
+from pipeline.policy import Section, wrong_key
 from pipeline.policy._files import Once
 
 
@@ -136,11 +136,7 @@ def check(content: Any, where: str) -> Recipe:
     except (TypeError, ValueError) as error:
         if not isinstance(error, ValidationError):
             raise InputError(f"In {where}, a value is of a kind that YAML allows and a recipe does not.") from None
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the recipe"
-        said = {"extra_forbidden": "is unknown: remove it", "missing": "is missing: add it"}.get(first["type"])
-        message = said or first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        raise InputError(f"In {where}, {key} {message}.") from None
+        raise InputError(wrong_key(error, where, keys="the bundled nano.yaml")) from None
 
 
 def is_recipe(path: Path) -> bool:

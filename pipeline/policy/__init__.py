@@ -23,10 +23,10 @@ from pipeline.folders import digest
 from pipeline.policy._audit import Audit, Gate
 from pipeline.policy._canaries import Canaries
 from pipeline.policy._data import Data, Scrub
-from pipeline.policy._files import presets, resolve, sentence
+from pipeline.policy._files import presets, resolve
 from pipeline.policy._privacy import Lifetime, Privacy
 from pipeline.policy._release import Release, Retention
-from pipeline.policy._section import NAME, Section
+from pipeline.policy._section import NAME, Section, wrong_key
 from pipeline.policy._train import ContinuedPretraining, Lora, Selection, Train
 from pipeline.strictness import STARTING_VALUES, only_tighter
 
@@ -49,6 +49,7 @@ __all__ = [
     "load",
     "presets",
     "schema",
+    "wrong_key",
 ]
 
 
@@ -136,4 +137,5 @@ def _validate(content: dict[str, Any], where: str) -> Policy:
     except (TypeError, ValueError) as error:
         if not isinstance(error, ValidationError):
             raise PolicyError(f"In {where}, a value is of a kind that YAML allows and a policy does not.") from error
-        raise PolicyError(sentence(error, where)) from error
+        add = "add it, or extend a policy that has it"
+        raise PolicyError(wrong_key(error, where, keys="`hushtune policy schema`", add=add)) from error

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from pipeline.errors import PolicyError
 
@@ -92,15 +91,3 @@ def _merge(parent: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
 
 def _shipped() -> Path:
     return Path(str(files("policies")))
-
-
-def sentence(error: ValidationError, where: str) -> str:
-    """What is wrong with a policy, in words: the first error, its key and how to mend it."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "the policy"
-    if first["type"] == "extra_forbidden":
-        return f"In {where}, the key {key} is unknown: remove it, or see `hushtune policy schema` for the keys there are."
-    if first["type"] == "missing":
-        return f"In {where}, the key {key} is missing: add it, or extend a policy that has it."
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"In {where}, {key} {message} (it is {first['input']!r})."

@@ -20,10 +20,10 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from pipeline import policy as policies
 from pipeline.errors import InputError, PolicyError
 from pipeline.folders import Value
-from pipeline.policy import Policy, Section
+from pipeline.policy import Policy, Section, wrong_key
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$"
-_SECTIONS = ("canaries", "train", "audit")
+_ABOUT = {"path", "public", "declared_by", "source"}  # all other keys of the data are those of a policy's
 
 
 def _target(value: Any) -> Any:
@@ -163,7 +163,7 @@ class Spec(Section):
             PolicyError: a key or a value is not one of the policy's.
         """
         changes: dict[str, Any] = {"privacy__epsilon": point.epsilon or max(filter(None, self.epsilons), default=None)}
-        changes |= {f"data__{key}": value for key, value in self.data.model_dump().items() if key in _COLUMNS}
+        changes |= {f"data__{key}": value for key, value in self.data.model_dump(exclude=_ABOUT).items()}
         trained = self.train | self.model(point.model).train
         for section, content in (("canaries", self.canaries), ("train", trained), ("audit", self.audit)):
             changes |= _flat(section, content)
@@ -205,20 +205,6 @@ class Spec(Section):
                     f"The study {self.name} asks for ε {point.epsilon:g} on private data and the policy {self.policy} promises "
                     f"{promised:g}: lower it."
                 )
-
-
-_COLUMNS = (
-    "text_column",
-    "prompt_column",
-    "completion_column",
-    "messages_column",
-    "id_column",
-    "unit_column",
-    "unit_pattern",
-    "limit",
-    "max_tokens",
-    "held_out",
-)
 
 
 def _flat(path: str, content: dict[str, Any]) -> dict[str, Any]:
@@ -279,20 +265,8 @@ def parse(content: dict[str, Any], where: str, folder: Path) -> Spec:
     except (TypeError, ValueError) as error:
         if not isinstance(error, ValidationError):
             raise PolicyError(f"In {where}, a value is of a kind that YAML allows and a study does not.") from None
-        raise PolicyError(_sentence(error, where)) from None
+        raise PolicyError(wrong_key(error, where, keys=f"the bundled {bundled().name}")) from None
     return _rooted(spec, folder)
-
-
-def _sentence(error: ValidationError, where: str) -> str:
-    """What is wrong first, its key and how to mend it."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "the whole"
-    if first["type"] == "extra_forbidden":
-        return f"In {where}, the key {key} is unknown: remove it, or see the bundled {bundled().name} for the keys there are."
-    if first["type"] == "missing":
-        return f"In {where}, the key {key} is missing: add it."
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"In {where}, {key} {message}."
 
 
 def _rooted(spec: Spec, folder: Path) -> Spec:

@@ -17,13 +17,13 @@ from typing import Any, Literal, cast
 import dp_accounting
 from dp_accounting.mechanism_calibration import NoBracketIntervalFoundError
 from dp_accounting.pld import PLDAccountant, privacy_loss_distribution
-from opacus.accountants import PRVAccountant
 from pydantic import Field, model_validator
 from scipy import stats
 
 from pipeline.errors import InputError
 from pipeline.folders import Value
 from pipeline.policy import Policy
+from pipeline.train import prv
 from pipeline.train.schedule import schedule
 
 # σ is rounded up to this step, so that the printed figure is the one that was used.
@@ -87,9 +87,12 @@ class Mechanism(Value):
 
     def epsilon_prv(self, steps: int | None = None) -> float:
         """ε at `delta` by Opacus's PRV accountant (Gopi et al. 2021): an independent upper bound to cross-check PLD."""
-        accountant = PRVAccountant()
-        accountant.history = [(self.noise_multiplier, self.sampling_rate, self.steps if steps is None else steps)]
-        return float(accountant.get_epsilon(self.delta))
+        return prv.epsilon(
+            sampling_rate=self.sampling_rate,
+            noise_multiplier=self.noise_multiplier,
+            steps=self.steps if steps is None else steps,
+            delta=self.delta,
+        )
 
 
 @lru_cache(maxsize=256)
@@ -163,11 +166,11 @@ def calibrate(policy: Policy, units: int) -> Mechanism:
         clipping_norm=policy.train.clipping_norm,
         delta=delta,
     )
-    pld, prv = run.epsilon(), run.epsilon_prv()
-    if not accountants_agree(pld, prv):
+    pld, other = run.epsilon(), run.epsilon_prv()
+    if not accountants_agree(pld, other):
         raise InputError(
-            f"The two accountants disagree on this mechanism (PLD {pld:.4g}, PRV {prv:.4g}), so neither can be trusted: change "
-            "train.steps, train.expected_batch or privacy.epsilon a little."
+            f"The two accountants disagree on this mechanism (PLD {pld:.4g}, PRV {other:.4g}), so neither can be trusted: "
+            "change train.steps, train.expected_batch or privacy.epsilon a little."
         )
     return run
 

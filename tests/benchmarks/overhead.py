@@ -67,22 +67,22 @@ def _timed(call: list[str]) -> float:
 
 def bare(data: Path, policy_file: Path, home: Path) -> None:
     """The line of `flows.finetune`, stage by stage, without Prefect, progress or artifacts."""
-    from pipeline import anchors, cohorts, facts, gates, models, policy, release, report, runs, scrub, waivers
+    from pipeline import facts, gates, models, policy, release, report, runs, scrub, waivers
     from pipeline.audit import audit
     from pipeline.canaries import plant
     from pipeline.commands.common import quiet
     from pipeline.corpus import read
     from pipeline.folders import write_json
     from pipeline.ledger import Ledger
+    from pipeline.reserve import reserve
     from pipeline.scrub.probes import write_probes
     from pipeline.train.loop import rehearse, train
-    from pipeline.train.mechanism import calibrate
 
     quiet()
     run, rules = runs.start(home, "data"), policy.load(policy_file)
     runs.keep_policy(run.folder, rules)
     facts.start(run.folder, "bare")
-    base, ledger = models.resolve(rules.model, home), Ledger(home)
+    base = models.resolve(rules.model, home)
     corpus = read(data, rules, run.folder / "corpus")
     probes = run.folder / "probes.jsonl"
     write_probes(probes, rules.scrub.probes, seed=1, entities=rules.scrub.entities)
@@ -90,24 +90,10 @@ def bare(data: Path, policy_file: Path, home: Path) -> None:
     scrubbed = scrub.scrub(corpus, rules, run.folder / "scrubbed", probes=probes, key=key)
     planted = plant(scrubbed, base, rules, run.folder / "planted")
     rehearse(planted, base, rules)
-    mechanism = calibrate(rules, planted.train_units)
-    anchors.expect(home, ledger)
-    claim = ledger.reserve(
-        run=run.id,
-        lifetime=rules.privacy.lifetime,
-        sampling_rate=mechanism.sampling_rate,
-        noise_multiplier=mechanism.noise_multiplier,
-        steps=mechanism.steps,
-        epsilon=rules.privacy.epsilon,
-        delta=mechanism.delta,
-        policy_digest=rules.digest,
-        unit=mechanism.unit,
-        units=cohorts.units_of(corpus, rules, cohorts.load_key(home)),
-        manifest=planted.manifest_digest,
-    )
-    write_json(run.folder / "claim.json", claim.model_dump(mode="json"))
+    plan, ledger = reserve(run, rules, corpus, planted), Ledger(home)
+    claim = plan.claim
     trained = train(
-        planted, base, mechanism, rules, run.folder / "trained",
+        planted, base, plan.mechanism, rules, run.folder / "trained",
         claim=claim.id, spend=lambda steps: ledger.spend(claim, steps), taken=ledger.taken(claim),
     )  # fmt: skip
     ledger.close(claim, trained.steps)

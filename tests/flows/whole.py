@@ -6,9 +6,7 @@ import json
 from pathlib import Path
 
 from pipeline import (
-    anchors,
     audit,
-    cohorts,
     corpus,
     facts,
     gates,
@@ -24,8 +22,8 @@ from pipeline import (
 from pipeline.canaries import plant
 from pipeline.folders import write_json
 from pipeline.ledger import Ledger
+from pipeline.reserve import reserve
 from pipeline.train.loop import train
-from pipeline.train.mechanism import calibrate
 
 STAGES = ("read", "scrub", "plant", "reserve", "train", "audit", "judge", "report", "publish")
 
@@ -40,26 +38,12 @@ def run(home: Path, data: Path, rules_file: Path, name: str, run_id: str, *, att
     read = corpus.read(data, rules, job.folder / "corpus")
     scrubbed = scrub.scrub(read, rules, job.folder / "scrubbed", probes=None)
     planted = plant(scrubbed, base, rules, job.folder / "planted")
-    mechanism = calibrate(rules, planted.train_units)
-    ledger = Ledger(home)
-    anchors.expect(home, ledger)
-    claim = ledger.reserve(
-        run=job.id,
-        lifetime=rules.privacy.lifetime,
-        sampling_rate=mechanism.sampling_rate,
-        noise_multiplier=mechanism.noise_multiplier,
-        steps=mechanism.steps,
-        epsilon=rules.privacy.epsilon,
-        delta=mechanism.delta,
-        policy_digest=rules.digest,
-        unit=mechanism.unit,
-        units=cohorts.units_of(read, rules, cohorts.load_key(home)),
-        manifest=planted.manifest_digest,
-    )
+    plan, ledger = reserve(job, rules, read, planted), Ledger(home)
+    claim = plan.claim
     trained = train(
         planted,
         base,
-        mechanism,
+        plan.mechanism,
         rules,
         job.folder / "trained",
         claim=claim.id,

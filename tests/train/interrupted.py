@@ -22,6 +22,8 @@ class Killed(BaseException):
 
 
 def plant(folder: Path) -> Planted:
+    """Records planted without a canary, in a folder that is made."""
+    folder.mkdir(exist_ok=True)
     texts = (Record(f"r{i}", f"r{i}", (Part("text", " " + tiny.sentence(i, 6)),)) for i in range(RECORDS))
     save_records(folder / "train.jsonl", texts)
     return Planted(

@@ -10,7 +10,7 @@ import torch
 
 from pipeline import models, policy
 from pipeline.canaries import Planted
-from pipeline.corpus import Part, Record, save_records
+from pipeline.corpus import Part, Record
 from pipeline.errors import InputError, PolicyError
 from pipeline.folders import digest_file
 from pipeline.policy import Policy
@@ -19,10 +19,11 @@ from pipeline.train.examples import Example, encode
 from pipeline.train.loop import Trained, train
 from pipeline.train.mechanism import Mechanism
 from tests import tiny
+from tests.train.interrupted import RECORDS, plant
 
 pytestmark = pytest.mark.usefixtures("quick")
 
-RECORDS, STEPS = 40, 6
+STEPS = 6
 MECHANISM = Mechanism(
     unit="record", units=RECORDS, expected_batch=10, steps=STEPS, noise_multiplier=2.0, clipping_norm=0.1, delta=1e-3
 )
@@ -36,16 +37,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> models.Base:
 
 @pytest.fixture
 def planted(tmp_path: Path) -> Planted:
-    folder = tmp_path / "planted"
-    folder.mkdir()
-    texts = (Record(f"r{i}", f"r{i}", (Part("text", " " + tiny.sentence(i, 6)),)) for i in range(RECORDS))
-    save_records(folder / "train.jsonl", texts)
-    return Planted(
-        folder=folder, train_records=RECORDS, train_units=RECORDS, held_out_records=0, held_out_units=0, canaries=0,
-        secrets=0,
-        secrets_included=0,
-        included=0, manifest_digest="m", digest=digest_file(folder / "train.jsonl"),
-    )  # fmt: skip
+    return plant(tmp_path / "planted")
 
 
 @pytest.fixture
