@@ -25,6 +25,7 @@ from pipeline.strictness import check_name
 POOL = "hushtune"
 LIMIT = "hushtune-budget-{}"
 AUTOMATIONS = resources.files("flows") / "automations.yaml"
+VANISHED = "hushtune-vanished"  # the automation that tells the dead
 
 
 class Plan(Value):

@@ -71,7 +71,8 @@ def nothing_new(job: Finetune) -> State:
 def superseded(of: str, name: str, due: datetime) -> State:
     """The state of a run that its schedule missed and that a later one overtakes (see flows/catchup.py); nothing was opened."""
     emit("superseded", name, of=of, name=name, by=due.isoformat())
-    message = f"The run due {due.astimezone(UTC):%Y-%m-%d %H:%M} UTC does the work of those that were missed; nothing was spent."
+    when = f"{due.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    message = f"The run that was due {when} does the work of those that were missed; this one spent nothing."
     return Completed(name="Superseded", message=message)
 
 

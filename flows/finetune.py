@@ -28,7 +28,7 @@ def finetune(job: Finetune) -> State:
 
     Returns:
         Completed "Released", "AwaitingApproval", "NothingNew" or "Superseded" (a later run does the work of those that were
-        missed), Failed "Rejected", "Inconclusive", "BudgetExhausted", "TimedOut" or "AtWork" (another process works on the run).
+        missed), Failed "Rejected", "Inconclusive", "BudgetExhausted", "TimedOut" or "AtWork" (another process works on it).
     """
     if due := catchup.overtaken():
         return endings.superseded("run", job.called, due)
