@@ -14,7 +14,7 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from flows import catchup
-from flows.deploy import AUTOMATIONS, POOL, VANISHED, Plan, say
+from flows.deploy import POOL, VANISHED, Plan, say
 from pipeline.errors import StageError
 
 HEARTBEAT = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
@@ -51,10 +51,9 @@ def _deploy(plan: Plan, environment: dict[str, str], log: Path) -> None:
 
 def _tell_dead(client: SyncPrefectClient, seconds: int) -> None:
     """Have the server tell those runs dead that give no sign of life for so long; one that a person paused stays paused."""
-    content = yaml.safe_load(AUTOMATIONS.read_text(encoding="utf-8"))["automations"]
-    (wanted,) = (one for one in content if one["name"] == VANISHED)
+    (wanted,) = yaml.safe_load(VANISHED.read_text(encoding="utf-8"))["automations"]
     wanted["trigger"]["within"] = seconds
-    found = client.read_automations_by_name(VANISHED)
+    found = client.read_automations_by_name(wanted["name"])
     if found:
         wanted["enabled"] = found[0].enabled
         client.update_automation(found[0].id, AutomationCore.model_validate(wanted))

@@ -67,11 +67,13 @@ class Station:
         self.folder, self.home, self.data, self.policy, self.cron, self.name = folder, home, data, policy, cron, name
         self.prefix = prefix
         folder.mkdir(parents=True, exist_ok=True)
-        self.log, self.steps = folder / "up.log", folder / "steps"
+        self.log, self.steps, self.pace = folder / "up.log", folder / "steps", folder / "pace.json"
         self.steps.touch()
         self.port = free_port()
         (folder / "tmp").mkdir(exist_ok=True)
-        self.environment = clean_environment() | {"HUSHTUNE_TEST_STEPS": str(self.steps), "TMPDIR": str(folder / "tmp")}
+        self.environment = clean_environment() | {
+            "HUSHTUNE_TEST_STEPS": str(self.steps), "HUSHTUNE_TEST_PACE": str(self.pace), "TMPDIR": str(folder / "tmp"),
+        }  # fmt: skip
         self.environment |= environment or {}
         self.process: subprocess.Popen[bytes] | None = None
         self.client = Client(self.port, home / "prefect" / "login")

@@ -195,6 +195,31 @@ def test_an_overtaken_run_of_every_schedule_ends_before_it_opens_anything(prefec
     assert not home.exists()
 
 
+def test_what_was_missed_while_all_was_off_is_made_up_once(schedule):
+    """Deploying again takes missed runs back, so it is asked before and made up after."""
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    from flows import catchup
+
+    pool = f"pool-{time.time_ns()}"
+    schedule.client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+    names = ("missed", "future", "by-hand", "taken-up")
+    flow_id = schedule.client.create_flow(schedule.flow)
+    made = {name: schedule.client.create_deployment(flow_id, name=name, work_pool_name=pool) for name in names}
+    for days in (14, 7):
+        schedule.due(ago(days=days), deployment=made["missed"])
+    schedule.due(ago(days=-7), deployment=made["future"])
+    schedule.due(ago(days=7), deployment=made["by-hand"], by_hand=True)
+    schedule.take_up(schedule.due(ago(days=7), deployment=made["taken-up"]))
+    owed = catchup.owed(schedule.client, pool)
+    assert owed == [made["missed"]]
+    schedule.client.delete_deployment(made["future"])
+    assert catchup.make_up(schedule.client, [*owed, made["future"]]) == ["missed"]
+    (latest,) = (run for run in schedule.client.read_flow_runs() if run.deployment_id == owed[0] and not run.auto_scheduled)
+    assert latest.state.is_scheduled()
+    assert catchup.owed(schedule.client, f"{pool}-other") == []
+
+
 def test_every_deployment_with_a_schedule_asks():
     """The control of the list above: a schedule that is added later must be in it."""
     import yaml
