@@ -1,4 +1,4 @@
-"""A stage that takes longer than its hours is stopped where it is; the next run goes on, and no step is paid for twice or not."""
+"""A stage that takes longer than its hours is stopped where it is; the next run goes on, and every step is paid for once."""
 
 from __future__ import annotations
 
