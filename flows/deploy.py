@@ -25,6 +25,7 @@ from pipeline.strictness import check_name
 POOL = "hushtune"
 LIMIT = "hushtune-budget-{}"
 AUTOMATIONS = resources.files("flows") / "automations.yaml"
+VANISHED = resources.files("flows") / "vanished.yaml"
 
 
 class Plan(Value):
@@ -47,6 +48,7 @@ class Plan(Value):
             f"prefect work-pool create {POOL} --type process",
             f"prefect global-concurrency-limit create {self.limit} --limit 1",
             f"prefect --no-prompt deploy --all --prefect-file {file}",
+            f"prefect automation create --from-file {shlex.quote(str(VANISHED))}",
             f"HUSHTUNE_HOME={home} prefect worker start --pool {POOL} --type process",
         ]
 

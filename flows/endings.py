@@ -4,18 +4,20 @@
     Released           Completed    hushtune.run.released
     AwaitingApproval   Completed    hushtune.run.awaiting_approval
     NothingNew         Completed    hushtune.run.nothing_new
+    Superseded         Completed    hushtune.run.superseded
     Rejected           Failed       hushtune.run.rejected
     Inconclusive       Failed       hushtune.run.inconclusive
     BudgetExhausted    Failed       hushtune.run.budget_exhausted
     TimedOut           Failed       hushtune.run.timed_out
     AtWork             Failed       hushtune.run.at_work
 
-An audit that is done again ends as "Confirmed", "Rejected", "Inconclusive" or "PastRetention", under hushtune.audit. An event
-carries names, numbers and gates, never text.
+An audit that is done again ends as "Confirmed", "Rejected", "Inconclusive" or "PastRetention", under hushtune.audit. Every run
+of a schedule may end as "Superseded", then under hushtune.run, hushtune.audit or hushtune.retention. An event carries names,
+numbers and gates, never text.
 """
 
 import logging
-from pathlib import Path
+from datetime import UTC, datetime
 
 from prefect.events import emit_event
 from prefect.states import Completed, Failed, State
@@ -25,7 +27,7 @@ from flows.parameters import Finetune, Reaudit
 from pipeline.errors import BudgetExhausted, BusyError, StageError
 from pipeline.gates import Verdict
 from pipeline.policy import Policy
-from pipeline.runs import Run, name_for
+from pipeline.runs import Run
 
 _NAMES = {
     "released": "Released",
@@ -62,15 +64,21 @@ def budget_exhausted(run: Run, rules: Policy, error: BudgetExhausted) -> State:
 
 def nothing_new(job: Finetune) -> State:
     """The state of an incremental run whose folder holds nothing that is not in a release already."""
-    name = job.name or name_for(Path(job.data))
-    emit("nothing_new", name, name=name)
-    return Completed(name="NothingNew", message=f"Nothing new since the releases of {name}; nothing was spent.")
+    emit("nothing_new", job.called, name=job.called)
+    return Completed(name="NothingNew", message=f"Nothing new since the releases of {job.called}; nothing was spent.")
+
+
+def superseded(of: str, name: str, due: datetime) -> State:
+    """The state of a run that its schedule missed and that a later one overtakes (see flows/catchup.py); nothing was opened."""
+    emit("superseded", name, of=of, name=name, by=due.isoformat())
+    when = f"{due.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    message = f"The run that was due {when} does the work of those that were missed; this one spent nothing."
+    return Completed(name="Superseded", message=message)
 
 
 def at_work(job: Finetune, error: BusyError) -> State:
     """The state of a run that another process works on: a worker's orphan, or a run that takes longer than its schedule."""
-    name = job.name or name_for(Path(job.data))
-    emit("at_work", job.run or name, name=name)
+    emit("at_work", job.run or job.called, name=job.called)
     return Failed(name="AtWork", message=str(error), data=error)
 
 

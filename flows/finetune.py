@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 from prefect.states import State
 
-from flows import endings, limits, tasks
+from flows import catchup, endings, limits, tasks
 from flows.parameters import Finetune
 from flows.tasks import Opened
 from pipeline import resume, runs
@@ -27,9 +27,11 @@ def finetune(job: Finetune) -> State:
         job: what to run. Prefect stores it in its database: paths and names, never text.
 
     Returns:
-        Completed "Released", "AwaitingApproval" or "NothingNew", Failed "Rejected", "Inconclusive", "BudgetExhausted",
-        "TimedOut" or "AtWork" (another process works on the run).
+        Completed "Released", "AwaitingApproval", "NothingNew" or "Superseded" (a later run does the work of those that were
+        missed), Failed "Rejected", "Inconclusive", "BudgetExhausted", "TimedOut" or "AtWork" (another process works on it).
     """
+    if due := catchup.overtaken():
+        return endings.superseded("run", job.called, due)
     try:
         opened = tasks.open_run(job)
     except BusyError as error:

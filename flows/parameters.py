@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.runs import ID, NAME
+from pipeline.runs import ID, NAME, name_for
 
 _LINE = r"^[^\x00-\x1f\x7f]+$"
 
@@ -52,6 +52,11 @@ class Finetune(Job):
     base_model: Place | None = None
     processes: Annotated[int, Field(ge=1, le=1024)] = 1
     incremental: bool = False
+
+    @property
+    def called(self) -> str:
+        """What its releases are called."""
+        return self.name or name_for(Path(self.data))
 
 
 class Reaudit(Job):

@@ -7,7 +7,7 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.states import State
 
-from flows import endings, stages
+from flows import catchup, endings, stages
 from flows.parameters import Reaudit
 from pipeline import policy, retention, runs
 from pipeline.commands.common import quiet
@@ -58,9 +58,11 @@ def reaudit(job: Reaudit) -> State:
         job: what to audit, and by which policy.
 
     Returns:
-        Completed "Confirmed", "NothingReleased" or "PastRetention" (the run's private files are deleted), Failed "Rejected" or
-        "Inconclusive". A release stays as it is: a person decides whether to revoke it.
+        Completed "Confirmed", "NothingReleased", "PastRetention" (the run's private files are deleted) or "Superseded", Failed
+        "Rejected" or "Inconclusive". A release stays as it is: a person decides whether to revoke it.
     """
+    if due := catchup.overtaken():
+        return endings.superseded("audit", job.target, due)
     folder = find(job)
     if folder is None:
         return endings.nothing_released(job)

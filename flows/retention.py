@@ -4,7 +4,7 @@ from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.states import Completed, State
 
-from flows import stages
+from flows import catchup, endings, stages
 from flows.parameters import Retention
 from pipeline import retention as retain
 from pipeline import runs
@@ -31,8 +31,10 @@ def retention(job: Retention) -> State:
         job: the home.
 
     Returns:
-        Completed, with the deletions: names of runs and folders, counts and digests.
+        Completed, with the deletions (names of runs and folders, counts and digests), or Completed "Superseded".
     """
+    if due := catchup.overtaken():
+        return endings.superseded("retention", "retention", due)
     done = sweep(job)
     if done:
         rows = [one.model_dump(mode="json") for one in done]

@@ -7,7 +7,6 @@ run does not need are off. Its database is PREFECT_HOME/prefect.db, HUSHTUNE_HOM
 """
 
 import contextlib
-import json
 import logging
 import os
 import socket
@@ -15,13 +14,13 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pipeline import prefect_api
 from pipeline.errors import StageError
 from pipeline.folders import private_folder
+from pipeline.prefect_api import answers
 
 _QUIET = {
     "DO_NOT_TRACK": "1",
@@ -68,13 +67,18 @@ def running(home: Path, meanwhile: Callable[[], object]) -> Iterator[None]:
         StageError: the server that is named does not answer, or our own did not start; then the message names its log.
     """
     configure(home)
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-    if named := PREFECT_API_URL.value() or _beside():
-        if not answers(named, seconds=10):
-            raise StageError(f"Prefect's server at {named} does not answer: start it, or unset PREFECT_API_URL.")
+    if server := prefect_api.named(home, PREFECT_API_URL.value(), PREFECT_API_AUTH_STRING.value()):
+        if not answers(server.url, seconds=10):
+            raise StageError(f"Prefect's server at {server.url} does not answer: start it, or unset PREFECT_API_URL.")
+        if not prefect_api.lets_in(server):
+            raise StageError(
+                f"Prefect's server at {server.url} asks for another login: set PREFECT_API_AUTH_STRING to NAME:PASSWORD."
+            )
         meanwhile()
-        with temporary_settings({PREFECT_API_URL: named}):
+        login = {PREFECT_API_AUTH_STRING: server.login} if server.login else {}
+        with temporary_settings({PREFECT_API_URL: server.url, **login}):
             try:
                 yield
             finally:
@@ -91,16 +95,6 @@ def running(home: Path, meanwhile: Callable[[], object]) -> Iterator[None]:
             finally:
                 _is_ours = False
                 _flush_logs()
-
-
-def _beside() -> str | None:
-    """URL of the server that a `hushtune deploy --up` runs on this home, or None."""
-    try:
-        noted = (Path(os.environ["PREFECT_HOME"]).expanduser() / "up.json").read_text(encoding="utf-8")
-        url = json.loads(noted)["url"]
-    except (OSError, ValueError, LookupError):
-        return None
-    return url if answers(url, seconds=5) else None  # one that was killed left its note behind
 
 
 @contextlib.contextmanager
@@ -137,17 +131,6 @@ def _wait(process: subprocess.Popen[bytes], log: Path) -> str:
             return url
         time.sleep(0.05)
     raise StageError(f"Prefect's server did not start within {seconds} s: see {log}, or name a running one by PREFECT_API_URL.")
-
-
-def answers(url: str, seconds: float) -> bool:
-    """Whether a server is there; what it answers does not matter."""
-    try:
-        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{url}/health", timeout=seconds).close()
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
-    return True
 
 
 def _flush_logs() -> None:

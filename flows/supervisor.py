@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import runpy
+import secrets
 import signal
 import socket
 import subprocess
@@ -23,12 +24,13 @@ from pathlib import Path
 from flows import server
 from flows.deploy import POOL, Plan, say
 from pipeline.errors import StageError, UsageError
-from pipeline.folders import write_json
+from pipeline.folders import write_json, write_text
 
 _HOST = "127.0.0.1"
 _STEADY = 300.0  # seconds after which an earlier death is forgotten
 _LONGEST = 60.0  # seconds between a death and the next start
 _TIDY = 30.0  # seconds between two times that a child gives free memory back
+_LOGINS = ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING")  # of the server, and of whoever asks it
 _SERVER = {
     # In memory, the slots that were taken would stay taken for good when the server is started again.
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
@@ -92,11 +94,15 @@ def up(plan: Plan, port: int) -> int:
         UsageError: the port cannot be used, or another `deploy --up` runs on this home.
         StageError: the server does not start, or refuses the deployments; the message names its log.
     """
+    from flows.apply import apply  # imports Prefect, once its environment is set
+
     state = Path(os.environ["PREFECT_HOME"]).expanduser()
-    url = f"http://{_HOST}:{port}/api"
-    environment = {**os.environ, **_SERVER, "PREFECT_API_URL": url, "HUSHTUNE_HOME": str(plan.home)}
+    url, login = f"http://{_HOST}:{port}/api", _login(state)
+    environment = _environment(plan, url, login)
+    asking = {_LOGINS[0]: login} if login else {}
+    serve = _prefect("server", "start", "--host", _HOST, "--port", str(port))
     children = [
-        Child("server", _prefect("server", "start", "--host", _HOST, "--port", str(port)), environment, state / "server.log"),
+        Child("server", serve, environment | asking, state / "server.log"),
         Child("worker", _prefect("worker", "start", "--pool", POOL, "--type", "process"), environment, state / "worker.log"),
     ]
     with _alone(state), _stoppable():
@@ -105,10 +111,10 @@ def up(plan: Plan, port: int) -> int:
             say(f"Starting Prefect's server on port {port} …")
             children[0].start()
             _wait(children[0], url)
-            _apply(plan, environment, state / "deploy.log")
+            apply(plan, environment, state / "deploy.log")
             children[1].start()
-            write_json(state / "up.json", {"url": url})
-            say(_welcome(plan, port))
+            write_json(state / "up.json", {"url": url, "login": login})
+            say(_welcome(plan, port, state, login))
             while True:
                 for child in children:
                     child.watch()
@@ -127,11 +133,41 @@ def _prefect(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "flows.supervisor", *arguments]
 
 
-def _welcome(plan: Plan, port: int) -> str:
+def _login(state: Path) -> str | None:
+    """The login, NAME:PASSWORD, that the server asks for: without one, whoever has an account here could start runs.
+
+    It is made once, and kept. PREFECT_SERVER_API_AUTH_STRING gives another one; where it is set to nothing, the server asks for
+    none.
+    """
+    given = os.environ.get(_LOGINS[0])
+    if given is not None:
+        return given or None
+    path = state / "login"
+    if not path.exists():
+        write_text(path, f"hushtune:{secrets.token_urlsafe(24)}\n")
+    return path.read_text(encoding="ascii").strip()
+
+
+def _environment(plan: Plan, url: str, login: str | None) -> dict[str, str]:
+    """Of every child."""
+    ours = {name: value for name, value in os.environ.items() if name not in _LOGINS}
+    if login:
+        ours["PREFECT_API_AUTH_STRING"] = login
+    return {
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "60",
+        **ours,
+        **_SERVER,
+        "PREFECT_API_URL": url,
+        "HUSHTUNE_HOME": str(plan.home),
+    }
+
+
+def _welcome(plan: Plan, port: int, state: Path, login: str | None) -> str:
+    where = f"what {_LOGINS[0]} says" if _LOGINS[0] in os.environ else f"the line in {state / 'login'}"
+    asks = (f"It asks for a login once: {where}.",) if login else ()
     rows = [f"  {name:<17}{when}" for name, when in plan.schedules.items()]
-    return "\n".join(
-        (f"Prefect's page: http://{_HOST}:{port}", *rows, f"  {'approve':<17}by hand, on that page", "Ctrl-C stops all of it.")
-    )
+    by_hand = f"  {'approve':<17}by hand, on that page"
+    return "\n".join((f"Prefect's page: http://{_HOST}:{port}", *asks, *rows, by_hand, "Ctrl-C stops all of it."))
 
 
 @contextlib.contextmanager
@@ -185,25 +221,6 @@ def _wait(child: Child, url: str) -> None:
             return
         time.sleep(0.2)
     raise StageError(f"Prefect's server did not start within {seconds} s: see {child.log}.")
-
-
-def _apply(plan: Plan, environment: dict[str, str], log: Path) -> None:
-    """Create pool, limit and deployments, by Prefect's own commands; what exists already stays as it is."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolCreate
-    from prefect.exceptions import ObjectAlreadyExists
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    with temporary_settings({PREFECT_API_URL: environment["PREFECT_API_URL"]}), get_client(sync_client=True) as client:
-        with contextlib.suppress(ObjectAlreadyExists):
-            client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-        with contextlib.suppress(ObjectAlreadyExists):
-            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=plan.limit, limit=1))
-    with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-        command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(plan.file)]
-        done = subprocess.run(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=environment, check=False)
-    if done.returncode:
-        raise StageError(f"Prefect's server refused the deployments: see {log}.")
 
 
 def _ended(code: int) -> str:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
 
-from pipeline import _journal, _prefect, anchors, cohorts, retention, signing
+from pipeline import _journal, anchors, cohorts, prefect_api, retention, signing
 from pipeline import policy as policies
 from pipeline._past import past
 from pipeline.errors import HushtuneError
@@ -49,7 +49,7 @@ def look(home: Path, *, policy: str = "default", oldest: float | None = None) ->
         ("signing key", lambda: _signing_key(home)),
         ("units key", lambda: _units_key(home)),
         ("model", lambda: _model(home, policy)),
-        ("prefect", _prefect_answers),
+        ("prefect", lambda: _prefect(home)),
         ("last run", lambda: _last_run(home, oldest)),
         ("retention", lambda: _retention(home)),
     )
@@ -131,18 +131,21 @@ def _model(home: Path, name: str) -> Check:
     )
 
 
-def _prefect_answers() -> Check:
-    url = os.environ.get("PREFECT_API_URL")
-    if not url:
+def _prefect(home: Path) -> Check:
+    server = prefect_api.named(home, *map(os.environ.get, ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING")))
+    if server is None:
         return Check(name="prefect", well=True, found="no server is named: each run starts its own")
+    if not prefect_api.lets_in(server):
+        mend = "set PREFECT_API_AUTH_STRING to NAME:PASSWORD"
+        return Check(name="prefect", well=False, found=f"{server.url} asks for another login", mend=mend)
     try:
-        workers = _prefect.workers(url)
+        workers = prefect_api.workers(server)
     except (OSError, ValueError) as error:
-        why = f"{url} does not answer ({type(error).__name__})"
+        why = f"{server.url} does not answer ({type(error).__name__})"
         return Check(name="prefect", well=False, found=why, mend="start the server, or mend PREFECT_API_URL")
     alive = sum(workers.values())
-    mend = "start one: `prefect worker start --pool hushtune`"
-    return Check(name="prefect", well=alive > 0, found=f"{url} answers, {alive} of {len(workers)} workers alive", mend=mend)
+    found = f"{server.url} answers, {alive} of {len(workers)} workers alive"
+    return Check(name="prefect", well=alive > 0, found=found, mend="start one: `prefect worker start --pool hushtune`")
 
 
 def _last_run(home: Path, oldest: float | None) -> Check:

@@ -172,6 +172,7 @@ def test_a_home_that_is_not_there_is_not_made(tmp_path):
 def server():
     """What Prefect's API answers to the three questions of the check."""
     workers: list[dict] = []
+    logins: list[str] = []  # in the words of the header; none asks for none
 
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -183,7 +184,8 @@ def server():
 
         def say(self, content):
             body = json.dumps(content).encode()
-            self.send_response(200)
+            refused = logins and not self.path.endswith("/health") and self.headers["Authorization"] not in logins
+            self.send_response(401 if refused else 200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -193,12 +195,12 @@ def server():
 
     there = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
     threading.Thread(target=there.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{there.server_port}/api", workers
+    yield f"http://127.0.0.1:{there.server_port}/api", workers, logins
     there.shutdown()
 
 
 def test_a_server_without_a_worker_is_named(home, server, monkeypatch):
-    url, workers = server
+    url, workers, _ = server
     monkeypatch.setenv("PREFECT_API_URL", url)
     assert "0 of 0 workers" in wrong(home)["prefect"].found
     workers.append({"name": "one", "status": "OFFLINE"})
@@ -207,6 +209,26 @@ def test_a_server_without_a_worker_is_named(home, server, monkeypatch):
     assert wrong(home) == {}
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     assert "does not answer" in wrong(home)["prefect"].found
+
+
+def test_the_server_of_deploy_up_is_found_with_its_login(home, server, monkeypatch):
+    url, workers, logins = server
+    monkeypatch.delenv("PREFECT_HOME", raising=False)
+    workers.append({"name": "one", "status": "ONLINE"})
+    logins.append("Basic bWU6bWluZQ==")
+    (home / "prefect").mkdir(exist_ok=True)
+    noted = home / "prefect" / "up.json"
+    noted.write_text(json.dumps({"url": url, "login": "me:mine"}))
+    found = {check.name: check for check in health.look(home)}["prefect"]
+    assert found.well
+    assert url in found.found
+    monkeypatch.setenv("PREFECT_API_URL", url)  # named by hand, it is the same
+    assert wrong(home) == {}
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "me:wrong")
+    assert "PREFECT_API_AUTH_STRING" in wrong(home)["prefect"].mend
+    monkeypatch.delenv("PREFECT_API_URL")
+    noted.write_text(json.dumps({"url": "http://127.0.0.1:9/api", "login": None}))  # what a killed one leaves behind
+    assert wrong(home) == {}
 
 
 def test_a_key_that_the_organisation_names_is_looked_at(home, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import json
@@ -48,21 +49,34 @@ class Station:
         cron: when the weekly run runs.
         prefix: words before the command, `unshare --net` for one.
         name: what the releases are called.
+        environment: more of it, for every process.
     """
 
     def __init__(
-        self, folder: Path, home: Path, data: Path, policy: Path, *, cron: str, name: str = "line", prefix: tuple[str, ...] = ()
+        self,
+        folder: Path,
+        home: Path,
+        data: Path,
+        policy: Path,
+        *,
+        cron: str,
+        name: str = "line",
+        prefix: tuple[str, ...] = (),
+        environment: dict[str, str] | None = None,
     ) -> None:
         self.folder, self.home, self.data, self.policy, self.cron, self.name = folder, home, data, policy, cron, name
         self.prefix = prefix
         folder.mkdir(parents=True, exist_ok=True)
-        self.log, self.steps = folder / "up.log", folder / "steps"
+        self.log, self.steps, self.pace = folder / "up.log", folder / "steps", folder / "pace.json"
         self.steps.touch()
         self.port = free_port()
         (folder / "tmp").mkdir(exist_ok=True)
-        self.environment = clean_environment() | {"HUSHTUNE_TEST_STEPS": str(self.steps), "TMPDIR": str(folder / "tmp")}
+        self.environment = clean_environment() | {
+            "HUSHTUNE_TEST_STEPS": str(self.steps), "HUSHTUNE_TEST_PACE": str(self.pace), "TMPDIR": str(folder / "tmp"),
+        }  # fmt: skip
+        self.environment |= environment or {}
         self.process: subprocess.Popen[bytes] | None = None
-        self.client = Client(self.port)
+        self.client = Client(self.port, home / "prefect" / "login")
 
     def start(self) -> Station:
         """Bring everything up and wait until the worker has been started."""
@@ -180,11 +194,12 @@ class Station:
 class Client:
     """Prefect's REST API in plain HTTP: no code of Prefect's between the test and what the server says.
 
-    `inside` is the id of a process whose network namespace the server lives in.
+    `login` is the file that holds the login; None sends none. `inside` is the id of a process whose network namespace the
+    server lives in.
     """
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, port: int, login: Path | None) -> None:
+        self.port, self.login = port, login
         self.inside: int | None = None
 
     def call(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
@@ -193,12 +208,18 @@ class Client:
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
             with contextlib.closing(connection), namespace(self.inside):
                 connection.connect()
-                connection.request(method, f"/api{path}", json.dumps(body), {"Content-Type": "application/json"})
+                connection.request(method, f"/api{path}", json.dumps(body), self.headers())
                 answer = connection.getresponse()
                 text = answer.read().decode()
                 return answer.status, json.loads(text) if text else None
         except OSError as error:
             return UNREACHED, str(error)
+
+    def headers(self) -> dict[str, str]:
+        asked = {"Content-Type": "application/json"}
+        if self.login is not None:
+            asked["Authorization"] = "Basic " + base64.b64encode(self.login.read_bytes().strip()).decode()
+        return asked
 
 
 @contextlib.contextmanager

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,14 +12,15 @@ import pytest
 from pipeline.ledger import Ledger
 from pipeline.release import verify
 from tests.deployment import sites
-from tests.deployment.harness import EVERY_MINUTE, Station, until
+from tests.deployment.browser import CHROMIUM, Browser
+from tests.deployment.harness import EVERY_MINUTE, Client, Station, until
+from tests.flows import line
 from tests.flows.line import ADDRESS, SENTINEL, holding
 
 pytestmark = pytest.mark.slow
 
 PLANTED = "zqplantedword"  # for the control of the search
 PRIVATE = {"corpus", "scrubbed", "planted", "evidence", "traceback.txt"}  # in a run's folder
-BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.fixture(scope="module")
@@ -154,26 +153,40 @@ def test_the_ledger_holds_every_step_that_touched_a_weight(station, launched, ap
     assert charged == sites.taken(entries)
 
 
-def test_the_page_shows_every_end_by_its_name(station, launched, approved, tmp_path):
-    if not BROWSER:
+def test_the_page_asks_for_a_login_and_shows_every_end_by_its_name(station, launched, approved, tmp_path):
+    if not CHROMIUM:
         pytest.skip("no Chromium here: install it, or name it by CHROMIUM")
     shots = Path(os.environ.get("HUSHTUNE_SCREENSHOTS") or tmp_path)
     shots.mkdir(parents=True, exist_ok=True)
-    command = [
-        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'browser'}",
-        "--window-size=1400,1800", "--hide-scrollbars", "--virtual-time-budget=30000", f"--screenshot={shots / 'runs.png'}",
-        "--dump-dom", f"http://127.0.0.1:{station.port}/runs",
-    ]  # fmt: skip
+    names = ("Released", "Rejected", "AwaitingApproval", "BudgetExhausted")
+    with Browser(tmp_path / "browser") as browser:
+        browser.open(f"http://127.0.0.1:{station.port}/runs")
+        browser.log_in(station.client.login.read_text().strip())
+        browser.open(f"http://127.0.0.1:{station.port}/runs")
 
-    def shown() -> str | None:
-        page = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False).stdout
-        return page if all(name in page for name in ("Released", "Rejected", "BudgetExhausted")) else None
+        def shown() -> str | None:
+            page = browser.page()
+            spaced = page.replace("Awaiting Approval", "AwaitingApproval").replace("Budget Exhausted", "BudgetExhausted")
+            return page if all(name in spaced for name in names) else None
 
-    page = until("the runs on the page", shown, pause=2)
-    for name in ("Released", "Rejected", "AwaitingApproval", "BudgetExhausted"):
-        assert name in page.replace("Awaiting Approval", "AwaitingApproval").replace("Budget Exhausted", "BudgetExhausted")
+        page = until("the runs on the page", shown, pause=2)
+        browser.picture(shots / "runs.png")
     assert (shots / "runs.png").stat().st_size > 20_000
     assert SENTINEL not in page
+
+
+def test_nobody_without_the_login_starts_or_sees_a_run(station, fired):
+    found = station.deployments()["finetune-weekly"]
+    login = station.client.login
+    assert (login.stat().st_mode & 0o777, login.read_text().count("\n")) == (0o600, 1)
+    stranger = Client(station.port, None)
+    body = {"parameters": {"job": found["parameters"]["job"]}}
+    assert stranger.call("POST", f"/deployments/{found['id']}/create_flow_run", body)[0] == 401
+    assert stranger.call("POST", "/flow_runs/filter", {})[0] == 401
+    assert stranger.call("GET", "/health")[0] == 200  # the control: it is there
+    word = login.read_text().strip().partition(":")[2]
+    held = line.holding(station.home, word) + line.holding(station.folder, word)
+    assert {path.name for path in held} == {"login", "up.json"}
 
 
 def test_private_text_is_in_run_folders_only(station, launched, approved, site):

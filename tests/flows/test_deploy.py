@@ -14,7 +14,7 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import validate
 
 from flows import deploy, supervisor
-from flows.deploy import AUTOMATIONS
+from flows.deploy import AUTOMATIONS, VANISHED
 from pipeline import cli
 from pipeline.errors import UsageError
 
@@ -156,3 +156,61 @@ def test_the_alerts_are_automations_of_this_prefect_and_wait_for_events_that_are
         for template in (action[key] for key in ("payload", "subject", "body") if key in action):
             assert validate_user_template(template) is None
             assert "{{" in template
+
+
+def test_whoever_vanishes_is_told_dead_by_one_automation_however_often_it_is_deployed(prefect_home):
+    from prefect.client.orchestration import get_client
+
+    from flows import apply
+
+    name = yaml.safe_load(VANISHED.read_text())["automations"][0]["name"]
+    with get_client(sync_client=True) as client:
+        apply._tell_dead(client, 300)
+        apply._tell_dead(client, 150)
+        (made,) = client.read_automations_by_name(name)
+        assert made.trigger.within.total_seconds() == 150
+        assert made.enabled
+        client.pause_automation(made.id)
+        apply._tell_dead(client, 150)
+        (made,) = client.read_automations_by_name(name)
+        assert not made.enabled  # what a person paused stays paused
+        client.delete_automation(made.id)
+
+
+def test_a_run_that_ends_under_a_name_of_ours_counts_as_a_sign_of_life():
+    from prefect.events.schemas.automations import AutomationCore
+    from prefect.server.events.schemas.automations import EventTrigger
+
+    (one,) = yaml.safe_load(VANISHED.read_text())["automations"]
+    AutomationCore.model_validate(one)
+    trigger = EventTrigger.model_validate(one["trigger"])
+    for name in ("Released", "BudgetExhausted", "Superseded", "Completed", "Crashed", "heartbeat", "Running"):
+        assert trigger.expects(f"prefect.flow-run.{name}")
+    assert trigger.starts_after("prefect.flow-run.heartbeat")
+    assert trigger.starts_after("prefect.flow-run.Pending")
+    assert not trigger.starts_after("prefect.flow-run.Released")
+
+
+@pytest.mark.parametrize("given", [None, "me:mine", ""])
+def test_the_server_asks_for_a_login_unless_it_is_told_not_to(tmp_path, monkeypatch, given):
+    monkeypatch.delenv("PREFECT_SERVER_API_AUTH_STRING", raising=False)
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "somebody:else")
+    if given is not None:
+        monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", given)
+    login = supervisor._login(tmp_path)
+    assert supervisor._login(tmp_path) == login  # a browser that has logged in stays so
+    plan = deploy.Plan(home=tmp_path, file=tmp_path / "prefect.yaml", budget="records", schedules={})
+    environment = supervisor._environment(plan, "http://127.0.0.1:1/api", login)
+    assert "PREFECT_SERVER_API_AUTH_STRING" not in environment  # a flow run needs it for nothing
+    assert environment.get("PREFECT_API_AUTH_STRING") == login
+    path, said = tmp_path / "login", supervisor._welcome(plan, 1, tmp_path, login)
+    if given is None:
+        name, _, word = login.partition(":")
+        assert (name, len(word) >= 32) == ("hushtune", True)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert f"the line in {path}" in said
+    else:
+        assert login == (given or None)
+        assert not path.exists()
+    assert ("login" in said) == bool(login)
+    assert login is None or login not in said

@@ -1,5 +1,7 @@
 """Each ending has its named state and its event, and no event holds a sentence."""
 
+from datetime import UTC, datetime
+
 import pytest
 from prefect.states import StateType
 
@@ -31,6 +33,10 @@ ENDINGS = {
         "hushtune.run.budget_exhausted",
     ),
     "NothingNew": (lambda: endings.nothing_new(JOB), "hushtune.run.nothing_new"),
+    "Superseded": (
+        lambda: endings.superseded("audit", "letters", datetime(2025, 1, 5, 2, 17, tzinfo=UTC)),
+        "hushtune.audit.superseded",
+    ),
     "AtWork": (lambda: endings.at_work(JOB, BusyError("Another process works on it.")), "hushtune.run.at_work"),
     "TimedOut": (lambda: endings.timed_out(RUN, TimeoutError("too long")), "hushtune.run.timed_out"),
     "Confirmed": (audited, "hushtune.audit.confirmed"),
@@ -39,7 +45,7 @@ ENDINGS = {
         "hushtune.audit.past_retention",
     ),
 }
-COMPLETED = {"Released", "AwaitingApproval", "NothingNew", "Confirmed", "PastRetention"}
+COMPLETED = {"Released", "AwaitingApproval", "NothingNew", "Superseded", "Confirmed", "PastRetention"}
 
 
 @pytest.fixture

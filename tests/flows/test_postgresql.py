@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import _prefect
+from pipeline import prefect_api
 from pipeline.ledger import Ledger
 from tests import postgres
 from tests.flows.line import ADDRESS, SENTINEL, holding
@@ -51,7 +51,7 @@ def prefect_server(home: Path, database: str) -> Iterator[dict[str, str]]:
         end = time.monotonic() + 240
         while True:
             try:
-                _prefect.workers(url)
+                prefect_api.workers(prefect_api.Server(url))
                 break
             except OSError:
                 assert server.poll() is None, (home / "server.log").read_text()[-2000:]

@@ -1,5 +1,6 @@
 """Our own Prefect server: private, quiet, and gone with the process that started it."""
 
+import json
 import os
 import signal
 import stat
@@ -23,8 +24,8 @@ from pathlib import Path
 from flows import server
 home = Path(sys.argv[1])
 with server.running(home, lambda: None):
-    from prefect.settings import PREFECT_API_URL
-    print(PREFECT_API_URL.value(), flush=True)
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
+    print(PREFECT_API_URL.value(), PREFECT_API_AUTH_STRING.value() or "", flush=True)
     if sys.argv[2] == "wait":
         sys.stdin.read()
 """
@@ -95,6 +96,32 @@ def test_a_server_that_is_named_is_used_and_none_is_started(tmp_path):
     there.shutdown()
     assert made.stdout.strip() == url, made.stderr
     assert not (tmp_path / "prefect" / "server.log").exists()
+
+
+@pytest.mark.parametrize("login", ["me:mine", "me:wrong"])
+def test_the_login_of_a_server_beside_us_is_used_and_a_wrong_one_is_one_sentence(tmp_path, login):
+    class Asks(BaseHTTPRequestHandler):
+        def do_GET(self):
+            mine = self.path.endswith("/health") or self.headers["Authorization"] == "Basic bWU6bWluZQ=="
+            self.send_response(200 if mine else 401)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    there = ThreadingHTTPServer(("127.0.0.1", 0), Asks)
+    threading.Thread(target=there.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{there.server_port}/api"
+    (tmp_path / "prefect").mkdir()
+    (tmp_path / "prefect" / "up.json").write_text(json.dumps({"url": url, "login": login}))
+    made = call(tmp_path)
+    there.shutdown()
+    if login == "me:mine":
+        assert made.stdout.split() == [url, login], made.stderr
+    else:
+        assert made.returncode == 1
+        assert "set PREFECT_API_AUTH_STRING" in made.stderr.splitlines()[-1]
 
 
 def test_a_named_server_that_is_not_there_is_one_sentence(tmp_path):
