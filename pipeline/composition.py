@@ -24,8 +24,8 @@ from pipeline.folders import Value, digest
 if TYPE_CHECKING:
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 
-# The grid of losses, that of dp_accounting's own accountant: a coarser one is quicker and more pessimistic.
-_INTERVAL = 1e-4
+INTERVAL = 1e-4
+"""Spacing of the grid of losses, that of dp_accounting's own accountant: a coarser one is quicker and more pessimistic."""
 # Less noise than this needs gigabytes on that grid and is worth more than ε 100 in one step.
 LEAST_NOISE = 0.15
 _KEPT = 8
@@ -52,6 +52,11 @@ class Spend(Value):
 def composed_epsilon(spends: Iterable[Spend], delta: float) -> float:
     """ε at `delta` of all the steps together, adaptively composed; 0 for none."""
     return _epsilon(_groups(spends), delta)
+
+
+def repeated_epsilon(sampling_rate: float, noise_multiplier: float, steps: int, delta: float) -> float:
+    """ε at `delta` of so many steps of one mechanism, of any noise; its distribution is kept for what is composed with it."""
+    return _epsilon(((sampling_rate, noise_multiplier, steps),), delta)
 
 
 def composition_key(spends: Iterable[Spend], delta: float) -> str:
@@ -100,7 +105,7 @@ def _one_step(rate: float, noise: float) -> PrivacyLossDistribution:
 
     return privacy_loss_distribution.from_gaussian_mechanism(
         standard_deviation=noise,
-        value_discretization_interval=_INTERVAL,
+        value_discretization_interval=INTERVAL,
         sampling_prob=rate,
         neighboring_relation=NeighboringRelation.ADD_OR_REMOVE_ONE,
     )

@@ -11,15 +11,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Literal, cast
 
 import dp_accounting
-from dp_accounting.mechanism_calibration import NoBracketIntervalFoundError
+from dp_accounting.mechanism_calibration import BracketInterval, NoBracketIntervalFoundError
 from dp_accounting.pld import PLDAccountant, privacy_loss_distribution
 from pydantic import Field, model_validator
 from scipy import stats
 
+from pipeline.composition import INTERVAL, repeated_epsilon
 from pipeline.errors import InputError
 from pipeline.folders import Value
 from pipeline.policy import Policy
@@ -28,6 +30,8 @@ from pipeline.train.schedule import schedule
 
 # σ is rounded up to this step, so that the printed figure is the one that was used.
 _RESOLUTION = 1e-4
+# The grid of losses on which it is searched.
+_COARSE = 1e-3
 
 
 class Mechanism(Value):
@@ -65,7 +69,7 @@ class Mechanism(Value):
             self.steps if steps is None else steps,
         )
 
-    def epsilon(self, steps: int | None = None, *, grid: float = 1e-4) -> float:
+    def epsilon(self, steps: int | None = None, *, grid: float = INTERVAL) -> float:
         """ε at `delta` after `steps` steps, by privacy loss distributions (Koskela et al. 2020; Doroshenko et al. 2022).
 
         `grid` is the spacing of the privacy losses: a coarser one is quicker and errs on the side of a larger ε.
@@ -98,6 +102,8 @@ class Mechanism(Value):
 @lru_cache(maxsize=256)
 def _epsilon(run: Mechanism, steps: int, grid: float) -> float:
     """`Mechanism.epsilon`, computed once in a process: it is asked for by plan, statement, audit and report."""
+    if grid == INTERVAL:  # the ledger's grid: one distribution serves the promise and the lifetime that it is charged to
+        return repeated_epsilon(run.sampling_rate, run.noise_multiplier, steps, run.delta)
     return PLDAccountant(value_discretization_interval=grid).compose(run.event(steps)).get_epsilon(run.delta)
 
 
@@ -143,15 +149,7 @@ def calibrate(policy: Policy, units: int) -> Mechanism:
         return dp_accounting.SelfComposedDpEvent(sampled, steps)
 
     try:
-        noise = dp_accounting.calibrate_dp_mechanism(
-            # A coarse grid is pessimistic, never optimistic, and quick; the final figure is computed on the fine one.
-            lambda: PLDAccountant(value_discretization_interval=1e-3),
-            event,
-            target,
-            delta,
-            bracket_interval=dp_accounting.LowerEndpointAndGuess(0.2, 1.0),
-            tol=_RESOLUTION,
-        )
+        noise = least_noise(event, target, delta)
     except (NoBracketIntervalFoundError, ValueError) as error:
         raise InputError(
             f"No noise keeps privacy.epsilon = {target:g} for {units} units, a batch of {batch} and {steps} "
@@ -173,6 +171,33 @@ def calibrate(policy: Policy, units: int) -> Mechanism:
             "change train.steps, train.expected_batch or privacy.epsilon a little."
         )
     return run
+
+
+def least_noise(event: Callable[[float], dp_accounting.DpEvent], epsilon: float, delta: float) -> float:
+    """The noise multiplier, within 1e-4 above the least, whose `event` keeps (ε, δ).
+
+    A coarse grid is pessimistic, never optimistic, and quick: one of 1e-2 finds the place, one of 1e-3 the figure. What a run
+    promises is computed afterwards, on the fine one.
+
+    Raises:
+        NoBracketIntervalFoundError: no noise keeps it.
+        ValueError: less than 0.2 does.
+    """
+
+    def search(grid: float, where: BracketInterval, tolerance: float) -> float:
+        def accountant() -> PLDAccountant:
+            return PLDAccountant(value_discretization_interval=grid)
+
+        found = dp_accounting.calibrate_dp_mechanism(accountant, event, epsilon, delta, bracket_interval=where, tol=tolerance)
+        return float(found)
+
+    anywhere = dp_accounting.LowerEndpointAndGuess(0.2, 1.0)
+    try:
+        rough = search(10 * _COARSE, anywhere, 10 * _RESOLUTION)
+        near = dp_accounting.ExplicitBracketInterval(0.97 * rough, rough + 20 * _RESOLUTION)
+        return search(_COARSE, near, _RESOLUTION)
+    except (NoBracketIntervalFoundError, ValueError):  # so coarse a grid hides a small ε over many steps
+        return search(_COARSE, anywhere, _RESOLUTION)
 
 
 def accountants_agree(pld: float, prv: float) -> bool:

@@ -6,11 +6,12 @@ import math
 
 import dp_accounting
 import pytest
+from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 
 from pipeline import policy
 from pipeline.errors import InputError
-from pipeline.train.mechanism import Mechanism, calibrate, delta_for
+from pipeline.train.mechanism import Mechanism, calibrate, delta_for, least_noise
 
 PUBLISHED = Mechanism(
     unit="record", units=5000, expected_batch=64, steps=240, noise_multiplier=0.8, clipping_norm=1.0, delta=1e-5
@@ -105,3 +106,18 @@ def test_accountants_that_disagree_stop_the_run_before_anything_is_spent(monkeyp
 def test_more_units_than_there_are_cannot_be_expected() -> None:
     with pytest.raises(ValueError, match="cannot expect 20 of 10 units"):
         Mechanism(unit="record", units=10, expected_batch=20, steps=1, noise_multiplier=1.0, clipping_norm=1.0, delta=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("rate", "steps", "epsilon", "delta"), [(0.093, 20, 8.0, 1.6e-4), (0.01, 2_000, 1.0, 1e-6), (0.002, 20_000, 0.1, 1e-8)]
+)
+def test_two_grids_find_the_noise_that_one_finds(rate: float, steps: int, epsilon: float, delta: float) -> None:
+    def event(noise: float) -> dp_accounting.DpEvent:
+        sampled = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(noise))
+        return dp_accounting.SelfComposedDpEvent(sampled, steps)
+
+    plain = dp_accounting.calibrate_dp_mechanism(
+        lambda: PLDAccountant(value_discretization_interval=1e-3), event, epsilon, delta,
+        bracket_interval=dp_accounting.LowerEndpointAndGuess(0.2, 1.0), tol=1e-4,
+    )  # fmt: skip
+    assert least_noise(event, epsilon, delta) == pytest.approx(plain, abs=2.1e-4)
