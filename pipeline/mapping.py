@@ -8,10 +8,12 @@ and stand in a module, where other processes find it, and items and results are 
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol
@@ -81,10 +83,11 @@ class Queue:
 
     def __init__(self, function: Function, items: Sequence[Any], done: Done):
         self._function, self._done = function, done
-        self._waiting = iter(list(enumerate(items)))
+        self._count, self._waiting = len(items), iter(list(enumerate(items)))
         self._results: dict[int, Any] = {}
         self._lock = threading.Lock()
         self._stopped = False
+        self._at_work: set[int] = set()  # ids of processes
 
     def drive(self) -> int:
         """Start a process, feed it with items until none is left, and return how many it did.
@@ -97,6 +100,8 @@ class Queue:
         try:
             while (entry := self._next()) is not None:
                 pool, result = self._try(pool, entry[1])
+                if pool is None:  # ended by `stop`, for what another thread raised or the caller wants
+                    break
                 count += 1
                 with self._lock:
                     self._results[entry[0]] = result
@@ -110,8 +115,12 @@ class Queue:
         return count
 
     def stop(self) -> None:
-        """Hand out no further item."""
-        self._stopped = True
+        """Hand out no further item, and end the processes that are at work: one that hangs would hold its stage for good."""
+        with self._lock:
+            self._stopped = True
+            for number in self._at_work:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
 
     def results(self) -> list[Any]:
         """Results in the order of the items.
@@ -119,7 +128,7 @@ class Queue:
         Raises:
             StageError: some were never done.
         """
-        if next(self._waiting, None) is not None:
+        if len(self._results) < self._count:
             raise StageError("Some pieces of the data were not worked on: run again (finished pieces are kept).")
         return [self._results[index] for index in sorted(self._results)]
 
@@ -127,17 +136,33 @@ class Queue:
         with self._lock:
             return None if self._stopped else next(self._waiting, None)
 
-    def _try(self, pool: ProcessPoolExecutor | None, item: Any) -> tuple[ProcessPoolExecutor, Any]:
+    def _try(self, pool: ProcessPoolExecutor | None, item: Any) -> tuple[ProcessPoolExecutor | None, Any]:
+        """The process to go on with and the item's result; no process after `stop`."""
         for _ in range(TRIES):
             pool = pool or _process()
             try:
-                return pool, pool.submit(self._function, item).result()
+                with self._killable(pool):
+                    return pool, pool.submit(self._function, item).result()
             except BrokenProcessPool:
                 pool.shutdown()
                 pool = None
             if self._stopped:
-                break
+                return None, None
         raise StageError(LOST)
+
+    @contextlib.contextmanager
+    def _killable(self, pool: ProcessPoolExecutor) -> Iterator[None]:
+        """While this is open, `stop` ends the pool's process."""
+        number = pool.submit(os.getpid).result()
+        with self._lock:
+            self._at_work.add(number)
+            if self._stopped:
+                os.kill(number, signal.SIGKILL)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._at_work.discard(number)
 
 
 def _process() -> ProcessPoolExecutor:

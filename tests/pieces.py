@@ -1,6 +1,7 @@
 """Functions that other processes find here and do."""
 
 import os
+import time
 from pathlib import Path
 
 from pipeline.errors import InputError
@@ -53,3 +54,14 @@ def scrub(piece: _shards.Piece) -> object:
         if piece.shard.stem == "00002" and times == 1:
             os.kill(os.getpid(), 9)
     return _shards.work(piece)
+
+
+def hang(path: Path) -> None:
+    """As `note`, but the item called "bad" never ends; one called "wrong" is refused once the other has begun."""
+    note(path)
+    while path.name == "wrong":
+        if (path.parent / "bad").exists():
+            raise InputError("One sentence.")
+        time.sleep(0.05)
+    while path.name == "bad":
+        time.sleep(1)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline import mapping
@@ -54,3 +57,25 @@ def test_an_error_keeps_its_kind_and_stops_the_work(tmp_path):
         processes(1)(pieces.refuse, items(tmp_path), lambda *_: None)
     assert (tmp_path / "b").exists()  # the control: what came before was done
     assert not (tmp_path / "c").exists()
+
+
+def test_a_stop_ends_a_process_that_hangs(tmp_path):
+    queue = mapping.Queue(pieces.hang, items(tmp_path), lambda *_: None)
+    with ThreadPoolExecutor(1) as threads:
+        driver = threads.submit(queue.drive)
+        while not (tmp_path / "bad").exists():
+            time.sleep(0.05)
+        assert not driver.done()  # the control: it would go on
+        queue.stop()
+        assert driver.result(timeout=300) == 2
+    with pytest.raises(StageError, match="not worked on"):
+        queue.results()
+    number = int((tmp_path / "bad").read_text())
+    assert not psutil.pid_exists(number)
+    assert not (tmp_path / "c").exists()
+
+
+def test_an_error_is_told_although_another_process_hangs(tmp_path):
+    names = [tmp_path / "bad", tmp_path / "wrong"]
+    with pytest.raises(InputError, match=r"One sentence\."):
+        processes(2)(pieces.hang, names, lambda *_: None)
