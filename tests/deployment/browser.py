@@ -17,11 +17,14 @@ from websockets.sync.client import connect
 from tests.deployment.harness import until
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-TYPE = """(word) => {
+LOG_IN = """(word) => {
     const field = document.querySelector('input');
+    const button = [...document.querySelectorAll('button')].find(one => /log ?in/i.test(one.textContent));
+    if (!location.pathname.includes('login') || !field || !button) return false;
     Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set.call(field, word);
     field.dispatchEvent(new Event('input', {bubbles: true}));
-    [...document.querySelectorAll('button')].find(one => /log ?in/i.test(one.textContent)).click();
+    button.click();
+    return true;
 }"""
 
 
@@ -55,34 +58,30 @@ class Browser:
         self.process.wait(timeout=60)
 
     def tell(self, method: str, **parameters: Any) -> dict:
-        """The answer to a command of the debugging protocol."""
+        """The answer to a command of the debugging protocol: `result`, or `error`."""
         self.count += 1
         self.socket.send(json.dumps({"id": self.count, "method": method, "params": parameters}))
         while True:
             answer = json.loads(self.socket.recv(timeout=120))
             if answer.get("id") == self.count:
-                assert "error" not in answer, answer
-                return answer["result"]
+                return answer
 
     def evaluate(self, words: str) -> Any:
-        found = self.tell("Runtime.evaluate", expression=words, returnByValue=True)
+        """What a script returns; None where the page is on its way to another, and its scripts are gone."""
+        found = self.tell("Runtime.evaluate", expression=words, returnByValue=True).get("result", {})
         assert "exceptionDetails" not in found, found
-        return found["result"].get("value")
+        return found.get("result", {}).get("value")
 
     def open(self, url: str) -> None:
         self.tell("Page.navigate", url=url)
 
     def page(self) -> str:
-        return self.evaluate("document.documentElement.outerHTML") or ""
+        return self.evaluate("document.documentElement ? document.documentElement.outerHTML : ''") or ""
 
     def log_in(self, login: str) -> None:
-        """Type the login where the page asks for it."""
-        until(
-            "the field for the login",
-            lambda: self.evaluate("!!document.querySelector('input') && location.pathname.includes('login')"),
-        )
-        self.evaluate(f"({TYPE})({json.dumps(login)})")
-        until("the page behind the login", lambda: not self.evaluate("location.pathname.includes('login')"))
+        """Type the login where the page asks for it, once it does."""
+        until("the field for the login", lambda: self.evaluate(f"({LOG_IN})({json.dumps(login)})"))
+        until("the page behind the login", lambda: self.evaluate("!location.pathname.includes('login')"))
 
     def picture(self, path: Path) -> None:
-        path.write_bytes(base64.b64decode(self.tell("Page.captureScreenshot", format="png")["data"]))
+        path.write_bytes(base64.b64decode(self.tell("Page.captureScreenshot", format="png")["result"]["data"]))
