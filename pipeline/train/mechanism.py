@@ -30,8 +30,9 @@ from pipeline.train.schedule import schedule
 
 # σ is rounded up to this step, so that the printed figure is the one that was used.
 _RESOLUTION = 1e-4
-# The grid of losses on which it is searched.
-_COARSE = 1e-3
+# The grid of losses on which it is searched: pessimistic, never optimistic, and quick. Its errors add up over many steps, so
+# where they leave less than this share of ε to be spent, the fine grid is searched.
+_COARSE, _WASTEFUL = 1e-3, 0.98
 
 
 class Mechanism(Value):
@@ -142,28 +143,31 @@ def calibrate(policy: Policy, units: int) -> Mechanism:
             f"There are {units} privacy units to train on and train.expected_batch is {batch}: at least twice as many units "
             f"are needed, so add data or set train.expected_batch to at most {max(1, units // 2)}."
         )
-    rate = batch / units
 
-    def event(noise: float) -> dp_accounting.DpEvent:
-        sampled = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(noise))
-        return dp_accounting.SelfComposedDpEvent(sampled, steps)
+    def mechanism(noise: float) -> Mechanism:
+        return Mechanism(
+            unit=policy.privacy.unit,
+            units=units,
+            expected_batch=batch,
+            steps=steps,
+            noise_multiplier=noise,
+            clipping_norm=policy.train.clipping_norm,
+            delta=delta,
+        )
+
+    def lightest(grid: float) -> Mechanism:
+        noise = least_noise(lambda noise: mechanism(noise).event(), target, delta, grid=grid)
+        return mechanism(round(math.ceil(noise / _RESOLUTION) * _RESOLUTION, 4))
 
     try:
-        noise = least_noise(event, target, delta)
+        run = lightest(_COARSE)
+        if run.epsilon() < _WASTEFUL * target:
+            run = lightest(INTERVAL)
     except (NoBracketIntervalFoundError, ValueError) as error:
         raise InputError(
             f"No noise keeps privacy.epsilon = {target:g} for {units} units, a batch of {batch} and {steps} "
             "steps: raise epsilon, lower train.steps or add data."
         ) from error
-    run = Mechanism(
-        unit=policy.privacy.unit,
-        units=units,
-        expected_batch=batch,
-        steps=steps,
-        noise_multiplier=round(math.ceil(noise / _RESOLUTION) * _RESOLUTION, 4),
-        clipping_norm=policy.train.clipping_norm,
-        delta=delta,
-    )
     pld, other = run.epsilon(), run.epsilon_prv()
     if not accountants_agree(pld, other):
         raise InputError(
@@ -173,31 +177,32 @@ def calibrate(policy: Policy, units: int) -> Mechanism:
     return run
 
 
-def least_noise(event: Callable[[float], dp_accounting.DpEvent], epsilon: float, delta: float) -> float:
-    """The noise multiplier, within 1e-4 above the least, whose `event` keeps (ε, δ).
+def least_noise(
+    event: Callable[[float], dp_accounting.DpEvent], epsilon: float, delta: float, *, grid: float = _COARSE
+) -> float:
+    """The noise multiplier, within 1e-4 above the least, whose `event` keeps (ε, δ) as far as a grid of losses can tell.
 
-    A coarse grid is pessimistic, never optimistic, and quick: one of 1e-2 finds the place, one of 1e-3 the figure. What a run
-    promises is computed afterwards, on the fine one.
+    A grid ten times coarser finds the place, where it can.
 
     Raises:
         NoBracketIntervalFoundError: no noise keeps it.
         ValueError: less than 0.2 does.
     """
 
-    def search(grid: float, where: BracketInterval, tolerance: float) -> float:
+    def search(spacing: float, where: BracketInterval, tolerance: float) -> float:
         def accountant() -> PLDAccountant:
-            return PLDAccountant(value_discretization_interval=grid)
+            return PLDAccountant(value_discretization_interval=spacing)
 
         found = dp_accounting.calibrate_dp_mechanism(accountant, event, epsilon, delta, bracket_interval=where, tol=tolerance)
         return float(found)
 
     anywhere = dp_accounting.LowerEndpointAndGuess(0.2, 1.0)
     try:
-        rough = search(10 * _COARSE, anywhere, 10 * _RESOLUTION)
+        rough = search(10 * grid, anywhere, 10 * _RESOLUTION)
         near = dp_accounting.ExplicitBracketInterval(0.97 * rough, rough + 20 * _RESOLUTION)
-        return search(_COARSE, near, _RESOLUTION)
+        return search(grid, near, _RESOLUTION)
     except (NoBracketIntervalFoundError, ValueError):  # so coarse a grid hides a small ε over many steps
-        return search(_COARSE, anywhere, _RESOLUTION)
+        return search(grid, anywhere, _RESOLUTION)
 
 
 def accountants_agree(pld: float, prv: float) -> bool:
