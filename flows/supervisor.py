@@ -10,6 +10,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import runpy
 import secrets
 import signal
@@ -145,7 +146,10 @@ def _login(state: Path) -> str | None:
     path = state / "login"
     if not path.exists():
         write_text(path, f"hushtune:{secrets.token_urlsafe(24)}\n")
-    return path.read_text(encoding="ascii").strip()
+    login = path.read_text(encoding="ascii").strip()
+    if not re.fullmatch(r"[^:\s]+:\S{16,}", login):
+        raise UsageError(f"{path} holds no login (NAME:PASSWORD, 16 characters or more): delete it, and a new one is made.")
+    return login
 
 
 def _environment(plan: Plan, url: str, login: str | None) -> dict[str, str]:

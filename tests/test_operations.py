@@ -104,3 +104,11 @@ def test_services_are_nobody_special_and_call_what_there_is(unit):
         assert line in text
     for call in re.findall(r"/opt/hushtune/bin/hushtune ([^'\n]*)", text):
         cli.parser().parse_args(shlex.split(call.replace("$(", "").replace(")", "").replace("%%", "%")))
+
+
+def test_the_server_keeps_what_the_supervised_one_keeps():
+    from flows.supervisor import _SERVER
+
+    unit = next(unit for unit in UNITS if unit.stem == "hushtune-server").read_text()
+    name = "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"
+    assert f"Environment={name}={_SERVER[name]}\n" in unit
