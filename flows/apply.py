@@ -1,4 +1,4 @@
-"""What `hushtune deploy --up` tells its server: pool, limit and deployments, whom to hold for dead, and what is owed."""
+"""What `hushtune deploy --up` tells its server: pool, limit and deployments, and whom to hold for dead."""
 
 import contextlib
 import os
@@ -13,8 +13,7 @@ from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from flows import catchup
-from flows.deploy import POOL, VANISHED, Plan, say
+from flows.deploy import POOL, VANISHED, Plan
 from pipeline.errors import StageError
 
 HEARTBEAT = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
@@ -35,12 +34,7 @@ def apply(plan: Plan, environment: dict[str, str], log: Path) -> None:
         with contextlib.suppress(ObjectAlreadyExists):
             client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=plan.limit, limit=1))
         _tell_dead(client, _MISSED * int(environment[HEARTBEAT]))
-        owed = catchup.owed(client, POOL)
         _deploy(plan, environment, log)
-        # What is still owed works by itself: made up as well, it would be worked on, and paid for, twice.
-        left = catchup.owed(client, POOL)
-        for name in catchup.make_up(client, [deployment for deployment in owed if deployment not in left]):
-            say(f"{name} was due while nothing ran here: it runs now, once.")
 
 
 def _deploy(plan: Plan, environment: dict[str, str], log: Path) -> None:

@@ -1,14 +1,12 @@
 """One catch-up for all that a schedule missed, as systemd's Persistent= does it: only the latest of the missed runs works.
 
 A worker that comes back starts every run that became due while it was away, and each would spend as much privacy as the last.
-So every flow that has a schedule asks, before it opens anything, whether it is overtaken. Deploying again would take all missed
-runs back: so `hushtune deploy --up` asks before what is owed, and afterwards starts one run in the place of all.
+So every flow that has a schedule asks, before it opens anything, whether it is overtaken. Deploying again leaves missed runs
+where they are, so that the same holds where the server was away, too.
 """
 
-import contextlib
 import logging
-from datetime import UTC, datetime
-from uuid import UUID
+from datetime import datetime
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
@@ -17,13 +15,10 @@ from prefect.client.schemas.filters import (
     FlowRunFilterExpectedStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
-    WorkPoolFilter,
-    WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.context import FlowRunContext
-from prefect.exceptions import ObjectNotFound
 
 _TAKEN_BACK = [StateType.CANCELLED, StateType.CANCELLING]
 
@@ -68,28 +63,3 @@ def _latest_due(client: SyncPrefectClient, mine: FlowRun) -> datetime | None:
         if later and run.auto_scheduled and run.parameters == mine.parameters:
             return run.expected_start_time
     return None
-
-
-def owed(client: SyncPrefectClient, pool: str) -> list[UUID]:
-    """The deployments of a pool of which a scheduled run is due and not taken up."""
-    due = FlowRunFilter(
-        expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
-    )
-    of_pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool]))
-    found = []
-    for deployment in client.read_deployments(work_pool_filter=of_pool):
-        of_it = due.model_copy(update={"deployment_id": FlowRunFilterDeploymentId(any_=[deployment.id])})
-        if any(run.auto_scheduled for run in client.read_flow_runs(flow_run_filter=of_it)):
-            found.append(deployment.id)
-    return found
-
-
-def make_up(client: SyncPrefectClient, deployments: list[UUID]) -> list[str]:
-    """Start one run of each deployment, in place of all that it missed, and return the names of the deployments."""
-    names = []
-    for deployment in deployments:
-        with contextlib.suppress(ObjectNotFound):  # it has gone since
-            names.append(client.read_deployment(deployment).name)
-            client.create_flow_run_from_deployment(deployment)
-    return sorted(names)

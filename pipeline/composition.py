@@ -55,7 +55,11 @@ def composed_epsilon(spends: Iterable[Spend], delta: float) -> float:
 
 
 def repeated_epsilon(sampling_rate: float, noise_multiplier: float, steps: int, delta: float) -> float:
-    """ε at `delta` of so many steps of one mechanism, of any noise; its distribution is kept for what is composed with it."""
+    """ε at `delta` of `steps` steps of one Poisson-subsampled Gaussian mechanism, as in `Spend` but with any noise; 0 for none.
+
+    `sampling_rate` is a probability, `noise_multiplier` in clipping norms. The distribution is kept, for what is composed with
+    it.
+    """
     return _epsilon(((sampling_rate, noise_multiplier, steps),), delta)
 
 

@@ -195,29 +195,19 @@ def test_an_overtaken_run_of_every_schedule_ends_before_it_opens_anything(prefec
     assert not home.exists()
 
 
-def test_what_was_missed_while_all_was_off_is_made_up_once(schedule):
-    """Deploying again takes missed runs back, so it is asked before and made up after."""
-    from prefect.client.schemas.actions import WorkPoolCreate
+def test_deploying_again_leaves_what_was_missed_to_be_caught_up_with(schedule):
+    """So nothing has to be made up: a run more would do, and spend, the same once more."""
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.schedules import CronSchedule
 
-    from flows import catchup
-
-    pool = f"pool-{time.time_ns()}"
-    schedule.client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
-    names = ("missed", "future", "by-hand", "taken-up")
-    flow_id = schedule.client.create_flow(schedule.flow)
-    made = {name: schedule.client.create_deployment(flow_id, name=name, work_pool_name=pool) for name in names}
-    for days in (14, 7):
-        schedule.due(ago(days=days), deployment=made["missed"])
-    schedule.due(ago(days=-7), deployment=made["future"])
-    schedule.due(ago(days=7), deployment=made["by-hand"], by_hand=True)
-    schedule.take_up(schedule.due(ago(days=7), deployment=made["taken-up"]))
-    owed = catchup.owed(schedule.client, pool)
-    assert owed == [made["missed"]]
-    schedule.client.delete_deployment(made["future"])
-    assert catchup.make_up(schedule.client, [*owed, made["future"]]) == ["missed"]
-    (latest,) = (run for run in schedule.client.read_flow_runs() if run.deployment_id == owed[0] and not run.auto_scheduled)
-    assert latest.state.is_scheduled()
-    assert catchup.owed(schedule.client, f"{pool}-other") == []
+    flow_id, name = schedule.client.create_flow(schedule.flow), f"again-{time.time_ns()}"
+    cron = [DeploymentScheduleCreate(schedule=CronSchedule(cron="17 2 * * 0", timezone="UTC"), active=True)]
+    made = schedule.client.create_deployment(flow_id, name=name, schedules=cron)
+    missed, to_come = (schedule.due(ago(days=days), deployment=made) for days in (7, -7))
+    assert schedule.client.create_deployment(flow_id, name=name, schedules=cron) == made
+    left = {run.id for run in schedule.client.read_flow_runs() if run.deployment_id == made}
+    assert missed in left
+    assert to_come not in left  # the control: deploying does take runs back
 
 
 def test_every_deployment_with_a_schedule_asks():
